@@ -220,8 +220,8 @@ def test_a_mapped_peer_is_the_ipv4_one() -> None:
         ("10.0.0.0/8", r"write \['10\.0\.0\.0/8'\]"),
         (None, "trusted_proxies are a list"),
         (["10.0.0.1/8"], "no bit set after the prefix"),
-        (["*"], "is no network"),
-        (["localhost"], "is no network"),
+        (["*"], "is not a valid network"),
+        (["localhost"], "is not a valid network"),
     ],
 )
 def test_what_is_no_proxy_is_refused(proxies: Any, why: str) -> None:

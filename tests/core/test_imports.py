@@ -94,11 +94,11 @@ def test_what_is_no_row_is_refused(text: str, said: str) -> None:
         ({"token": STRONG, "organization": "Not A Slug"}, "organization takes"),
         ({"token": STRONG, "organization": ["acme"]}, "organization takes"),
         ({"token": STRONG, "scopes": "a:b"}, "scopes takes a list"),
-        ({"token": STRONG, "scopes": ["a b"]}, "is no scope"),
-        ({"token": STRONG, "scopes": [7]}, "is no scope"),
-        ({"token": STRONG, "format": "jwt"}, "no format of imported tokens"),
-        ({"token": STRONG, "format": "prefix:3"}, "no format of imported tokens"),
-        ({"token": STRONG, "format": "prefix:33"}, "no format of imported tokens"),
+        ({"token": STRONG, "scopes": ["a b"]}, "is not a valid scope"),
+        ({"token": STRONG, "scopes": [7]}, "is not a valid scope"),
+        ({"token": STRONG, "format": "jwt"}, "not a valid format of imported tokens"),
+        ({"token": STRONG, "format": "prefix:3"}, "not a valid format of imported tokens"),
+        ({"token": STRONG, "format": "prefix:33"}, "not a valid format of imported tokens"),
         ({"token": STRONG, "format": "drf", "lookup": "q7Zp"}, "lookup goes only with the hash"),
         ({"hash": "0" * 64, "lookup": "q7Zp"}, "lookup goes only with the hash"),
         ({"hash": "0" * 64, "format": "seam"}, "takes lookup"),
@@ -111,7 +111,7 @@ def test_what_is_no_row_is_refused(text: str, said: str) -> None:
         ({"token": STRONG, "metadata": {"a": "b" * 501}}, "of at most 500 characters"),
         ({"token": STRONG, "metadata": {str(i): "" for i in range(51)}}, "at most 50"),
         ({"token": STRONG, "limits": "1/minute"}, "limits takes a list"),
-        ({"token": STRONG, "limits": ["often"]}, "is no rate"),
+        ({"token": STRONG, "limits": ["often"]}, "is not a valid rate"),
         ({"token": STRONG, "limits": [{"rate": "1/minute"}]}, "limits takes rates"),
         ({"token": STRONG, "limits": [{"name": "a", "rate": "1/minute", "per": []}]}, "per"),
         ({"token": STRONG, "limits": ["1/minute", "2/minute"]}, "two limits"),
@@ -234,7 +234,7 @@ def test_a_look_up_never_raises(form: ForeignFormat, token: str) -> None:
 
 @pytest.mark.parametrize("names", ["drf", b"drf", None, 5, ["drf", "drf"], ["prefix:"], [7]])
 def test_formats_that_are_none_are_refused(names: Any) -> None:
-    with pytest.raises(InvalidValueError, match=r"imported_formats|no format"):
+    with pytest.raises(InvalidValueError, match=r"imported_formats|not a valid format"):
         read_formats(names)
 
 
@@ -297,10 +297,13 @@ def test_a_token_is_genuine_with_its_argon2_or_bcrypt_string() -> None:
         ({"hash": "$2b$04$" + "a" * 53}, "not the SHA-256 of the whole token"),
         ({"hash": hashlib.sha256(b"").hexdigest()}, "of an empty string"),
         ({"hash": "0" * 64, "format": "drf", "lookup": "AbCdEfGh"}, "not the SHA-512"),
-        ({"hash": "0" * 128, "format": "drf", "lookup": "a.b"}, "lookup is no public part"),
-        ({"hash": "0" * 64, "format": "sanctum", "lookup": "4|2"}, "lookup is no public part"),
-        ({"hash": "0" * 64, "format": "seam", "lookup": "short"}, "lookup is no public part"),
-        ({"hash": "0" * 64, "format": "prefix:8", "lookup": "short"}, "lookup is no public part"),
+        ({"hash": "0" * 128, "format": "drf", "lookup": "a.b"}, "lookup is not the public part"),
+        ({"hash": "0" * 64, "format": "sanctum", "lookup": "4|2"}, "lookup is not the public part"),
+        ({"hash": "0" * 64, "format": "seam", "lookup": "short"}, "lookup is not the public part"),
+        (
+            {"hash": "0" * 64, "format": "prefix:8", "lookup": "short"},
+            "lookup is not the public part",
+        ),
         ({"hash": "md5", "format": "prefix:8", "lookup": "q7Zp0Lw3"}, "argon2 or bcrypt string"),
         (
             {"hash": "$2b$15$" + "a" * 53, "format": "prefix:8", "lookup": "q7Zp0Lw3"},

@@ -70,22 +70,22 @@ def test_a_rate_is_read(text: str, amount: int, window: int) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "is no rate; one looks like"),
-        ("minute", "is no rate"),
-        ("100", "is no rate"),
-        ("100/fortnight", "is no rate"),
-        ("1.5/minute", "is no rate"),
-        ("-1/minute", "is no rate"),
-        ("100/minute;", "is no rate"),
-        ("٣/minute", "is no rate"),
-        ("x" * 500, "is no rate"),
+        ("", "is not a valid rate; one looks like"),
+        ("minute", "is not a valid rate"),
+        ("100", "is not a valid rate"),
+        ("100/fortnight", "is not a valid rate"),
+        ("1.5/minute", "is not a valid rate"),
+        ("-1/minute", "is not a valid rate"),
+        ("100/minute;", "is not a valid rate"),
+        ("٣/minute", "is not a valid rate"),
+        ("x" * 500, "is not a valid rate"),
         ("0/minute", "lets nothing through"),
         ("5/0 seconds", "lets nothing through"),
         ("5 per 00day", "lets nothing through"),
         ("9/day; 5/0 seconds", "lets nothing through"),
-        (";".join(["1/second"] * 200), "is no rate"),
-        ("1" * 5000 + "/day", "is no rate"),
-        ("5/\u017fecond", "is no rate"),
+        (";".join(["1/second"] * 200), "is not a valid rate"),
+        ("1" * 5000 + "/day", "is not a valid rate"),
+        ("5/\u017fecond", "is not a valid rate"),
         ("1000000000001/day", "too large to mean anything"),
         ("1/2 years", "too large to mean anything"),
         ("5/minute; 6 per 60 seconds", "two rates for one window"),
@@ -108,11 +108,11 @@ def test_what_is_no_rate_is_refused_in_one_sentence(text: Any, says: str) -> Non
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"name": ""}, "is no name of a limit"),
-        ({"name": "a b"}, "is no name of a limit"),
-        ({"name": 'a"b'}, "is no name of a limit"),
-        ({"name": "x" * 65}, "is no name of a limit"),
-        ({"name": None}, "is no name of a limit"),
+        ({"name": ""}, "is not a valid name of a limit"),
+        ({"name": "a b"}, "is not a valid name of a limit"),
+        ({"name": 'a"b'}, "is not a valid name of a limit"),
+        ({"name": "x" * 65}, "is not a valid name of a limit"),
+        ({"name": None}, "is not a valid name of a limit"),
         ({"per": "client"}, "per 'key', 'organization' or 'address'"),
         ({"per": None}, "per 'key', 'organization' or 'address'"),
         ({"strategy": "leaky-bucket"}, "a limit's strategy is one of"),
@@ -284,7 +284,9 @@ def test_a_function_that_returns_no_name_is_refused() -> None:
         return 5
 
     applied = AppliedLimits.of(principal(), [Limit("b", "1/minute", per=broken)])
-    with pytest.raises(InvalidValueError, match="limit 'b' is per returns a string"):
+    with pytest.raises(
+        InvalidValueError, match="limit 'b' is per a function, which must return a string"
+    ):
         applied.of_request(principal(), lambda: Request(method="GET", path="/"))
 
 

@@ -116,9 +116,9 @@ def test_a_template_is_read_by_segments(template: str, segments: tuple[str, ...]
     ("template", "why"),
     [
         (7, "a path is a string"),
-        ("", "starts with '/'"),
-        ("a", "starts with '/'"),
-        ("http://host/a", "starts with '/'"),
+        ("", "must start with '/'"),
+        ("a", "must start with '/'"),
+        ("http://host/a", "must start with '/'"),
         ("/a//b", "empty or dot segments"),
         ("//", "empty or dot segments"),
         ("/./a", "empty or dot segments"),
@@ -128,7 +128,7 @@ def test_a_template_is_read_by_segments(template: str, segments: tuple[str, ...]
         ("/{}", "a parameter is a whole segment"),
         ("/{a-b}", "a parameter is a whole segment"),
         ("/a}", "a parameter is a whole segment"),
-        ("/{path:path}/x", "stands at its end"),
+        ("/{path:path}/x", "must stand at its end"),
         ("/{a}/{a}", "two parameters named 'a'"),
         ("/a%20b", "written decoded"),
         ("/a*", "written decoded"),
@@ -190,7 +190,7 @@ def test_a_framework_s_notation_is_refused_with_the_right_one(template: str, rig
 
 @pytest.mark.parametrize("template", ["/a/<id>.json", "/<a>-<b>", "/a/:id.json", "/x<"])
 def test_what_no_rule_can_say_is_refused_without_advice(template: str) -> None:
-    with pytest.raises(InvalidValueError, match="is no path of a rule: ") as refused:
+    with pytest.raises(InvalidValueError, match="can't be the path of a rule: ") as refused:
         parse_template(template)
     assert ": write" not in str(refused.value)
 

@@ -365,8 +365,8 @@ def test_a_long_path_is_looked_up_in_little_more_than_its_own_length() -> None:
         ({"methods": "GET"}, r"methods is a list, such as \['GET'\]"),
         ({"methods": []}, "methods is empty"),
         ({"methods": ["get"]}, "write it in upper case"),
-        ({"methods": [""]}, "no method"),
-        ({"methods": [7]}, "no method"),
+        ({"methods": [""]}, "not a valid method"),
+        ({"methods": [7]}, "not a valid method"),
         ({"methods": ["HEAD"]}, "HEAD is guarded as GET"),
         ({"public": 1}, "public takes True or False"),
         ({"also": True}, "also names the application's own login"),
@@ -377,16 +377,16 @@ def test_a_long_path_is_looked_up_in_little_more_than_its_own_length() -> None:
         ({"scopes": "a"}, r"write \['a'\]"),
         ({"any_of": []}, "any_of is empty"),
         ({"any_of": "a"}, r"write \['a'\]"),
-        ({"scopes": ["a b"]}, "no scope"),
-        ({"public": True, "scopes": ["a"]}, "a public path asks for no scopes"),
-        ({"public": True, "any_of": ["a"]}, "a public path asks for no scopes"),
+        ({"scopes": ["a b"]}, "not a valid scope"),
+        ({"public": True, "scopes": ["a"]}, "a public path can't ask for scopes"),
+        ({"public": True, "any_of": ["a"]}, "a public path can't ask for scopes"),
         ({"public": True, "limits": "9/minute"}, "on a public path there is no key"),
         ({"limits": "nonsense"}, "nonsense"),
         ({"limits": 9}, "limits is a list"),
         ({"limits": [9]}, "a limit is a Limit or a rate"),
         ({"limits": ["0/minute"]}, "0/minute"),
         ({"limits": "9/minute", "cost": 0}, "a cost is a whole number from 1"),
-        ({"cost": 2}, "it has none"),
+        ({"cost": 2}, "the rule has none"),
         ({"limits": [Limit("a", "1/day"), Limit("a", "2/day")]}, "two limits named 'a'"),
     ],
 )
@@ -417,8 +417,12 @@ def test_a_public_path_that_a_rule_is_for_is_refused() -> None:
 def test_a_scope_that_the_service_does_not_know_is_refused() -> None:
     catalogue = ScopeCatalogue({"a": ""})
     RuleBook([Rule("/a", scopes=["a"])], catalogue=catalogue)
-    with pytest.raises(InvalidValueError, match="unknown scope 'b'"):
+    with pytest.raises(InvalidValueError, match="unknown scope 'b'") as refused:
         RuleBook([Rule("/a", any_of=["b"])], catalogue=catalogue)
+    assert str(refused.value) == (
+        "the rule for '/a' names an unknown scope 'b'; this service knows: a; add the scope to the "
+        "catalogue, or change the rule"
+    )
 
 
 @pytest.mark.parametrize("rules", [None, 7, Rule("/a"), ["/a"], [{"path": "/a"}]])

@@ -40,7 +40,7 @@ def test_an_offer_shows_no_token() -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "a,b", "7", "é", None])
 def test_what_is_no_subprotocol_is_refused(name: str) -> None:
-    with pytest.raises(InvalidValueError, match="is no subprotocol"):
+    with pytest.raises(InvalidValueError, match="is not a valid subprotocol"):
         TokenProtocol(name)
 
 

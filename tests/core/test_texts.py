@@ -160,7 +160,7 @@ def test_no_text_that_others_read_takes_a_token(text: str) -> None:
         lambda: check_metadata({"note": text}),
         lambda: check_metadata({text: "note"}),
     ):
-        with pytest.raises(InvalidValueError, match="takes no token") as failed:
+        with pytest.raises(InvalidValueError, match="must not hold a token") as failed:
             check()
         assert TOKEN[-43:] not in str(failed.value)
 

@@ -103,7 +103,7 @@ def test_the_published_expression_finds_a_leaked_token_in_any_text() -> None:
 
 @pytest.mark.parametrize("prefix", ["", "A", "1a", "a-b", "a__b", "_a", "a_", "a" * 33, "é", "a\n"])
 def test_a_prefix_that_is_none_is_refused(prefix: str) -> None:
-    with pytest.raises(InvalidValueError, match="no token prefix"):
+    with pytest.raises(InvalidValueError, match="not a valid token prefix"):
         TokenFormat(prefix)
 
 

@@ -12,13 +12,11 @@ from keyguard.core.management.audit_trail import AsyncAuditTrail
 from keyguard.core.management.keys import AsyncKeys
 from keyguard.core.management.organizations import AsyncOrganizations
 from keyguard.core.management.requests import AsyncRequests
-from keyguard.core.management.temporary import AsyncTemporaries
 from keyguard.core.management.usage import AsyncUsage
 from keyguard.guard.audit_trail import AuditTrail
 from keyguard.guard.keys import Keys
 from keyguard.guard.organizations import Organizations
 from keyguard.guard.requests import Requests
-from keyguard.guard.temporary import Temporaries
 from keyguard.guard.usage import Usage
 
 MANAGEMENT = [
@@ -27,7 +25,6 @@ MANAGEMENT = [
     (Requests, AsyncRequests),
     (AuditTrail, AsyncAuditTrail),
     (Usage, AsyncUsage),
-    (Temporaries, AsyncTemporaries),
 ]
 
 

@@ -41,7 +41,7 @@ def test_a_store_without_tables_is_refused_with_what_to_do(flavour: Any, tmp_pat
 
 @pytest.mark.parametrize("flavour", [Keyguard, AsyncKeyguard])
 def test_a_store_that_does_not_answer_is_refused(flavour: Any) -> None:
-    with pytest.raises(StoreUnavailableError, match="see that it runs"):
+    with pytest.raises(StoreUnavailableError, match="check that it runs"):
         check(flavour("redis://127.0.0.1:1"))
 
 

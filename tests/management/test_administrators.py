@@ -13,12 +13,12 @@ from tests.stored import Stored
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
-LAST = "is the last of organization 'acme' that has 'admin'"
+LAST = "is the last key of organization 'acme' that has 'admin'"
 
 
 def refused(stored: Stored, operation: Callable[..., Any]) -> None:
     before = (stored.guard.keys.list(), stored.guard.organizations.list(), stored.trail())
-    with pytest.raises(RefusedError, match=f"{LAST}|'acme' would have no key with 'admin'"):
+    with pytest.raises(RefusedError, match=f"{LAST}|'acme' would no longer have a key"):
         operation()
     assert (stored.guard.keys.list(), stored.guard.organizations.list(), stored.trail()) == before
 

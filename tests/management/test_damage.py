@@ -137,7 +137,7 @@ def test_a_damaged_key_is_no_administrator_and_keeps_none(durable: Stored) -> No
 
     assert isinstance(durable.guard.keys.revoke(lost.key.id), DamagedKey)
     assert len(durable.guard.keys.revoke_family(family.key.family)) == 2
-    with pytest.raises(RefusedError, match=r"is the last of organization 'acme'"):
+    with pytest.raises(RefusedError, match=r"is the last key of organization 'acme'"):
         durable.guard.keys.revoke(last.key.id)
 
 
@@ -175,7 +175,7 @@ def test_other_keys_and_tenants_go_on_beside_a_damaged_key(
     assert {key.id for key in page} == {other.key.id, beside.key.id}
     assert page.damaged == (issued.key.id,)
     assert [record.getMessage() for record in caplog.records] == [
-        f"a list leaves out what the key store can't read: {issued.key.id}"
+        f"a list leaves out records that the key store can't read: {issued.key.id}"
     ]
     assert durable.lets_in(other.token)
     assert durable.lets_in(beside.token)
@@ -293,7 +293,7 @@ def test_the_token_of_a_damaged_key_is_not_verified_and_its_id_is_named(durable:
     issued = durable.issue()
     damage(durable, issued.key)
 
-    with pytest.raises(CorruptDataError, match=rf"revoke it by its id, {issued.key.id}$"):
+    with pytest.raises(CorruptDataError, match=rf"revoke the key by its id, {issued.key.id}$"):
         durable.guard.keys.revoke_token(issued.token)
 
     assert durable.guard.keys.revoke(issued.key.id) == DamagedKey(

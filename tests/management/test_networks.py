@@ -60,13 +60,13 @@ def test_networks_are_kept_in_their_shortest_spelling_each_once(stored: Stored) 
     ("networks", "said"),
     [
         ("192.0.2.0/24", "are a list"),
-        (b"192.0.2.0/24", "is no network"),
+        (b"192.0.2.0/24", "is not a valid network"),
         (7, "are a list"),
         (["192.0.2.1/24"], "no bit set after the prefix"),
-        (["192.0.2.0/33"], "is no network"),
-        (["example.com"], "is no network"),
-        ([""], "is no network"),
-        ([7], "is no network"),
+        (["192.0.2.0/33"], "is not a valid network"),
+        (["example.com"], "is not a valid network"),
+        ([""], "is not a valid network"),
+        ([7], "is not a valid network"),
         ([f"10.0.{n}.0/24" for n in range(101)], "at most 100"),
     ],
 )

@@ -107,7 +107,7 @@ def test_what_is_set_for_an_organization_or_a_key_comes_before_its_plan(world: W
 
 
 def test_an_unknown_plan_is_refused_at_the_change(world: World) -> None:
-    message = "no plan 'gold' is known here; the setting plans names: free, pro"
+    message = "there is no plan 'gold'; the setting plans has: free, pro"
     with pytest.raises(InvalidValueError, match=message):
         world.guard.organizations.update("acme", plan="gold")
     with pytest.raises(InvalidValueError, match=message):
@@ -156,10 +156,10 @@ def test_a_change_of_plan_is_in_the_audit_trail(world: World) -> None:
     ("plans", "message"),
     [
         (["pro"], "plans takes a mapping"),
-        ({"a b": {}}, "'a b' is no name of a plan"),
+        ({"a b": {}}, "'a b' is not a valid name of a plan"),
         ({"pro": "9/minute"}, "plan 'pro' takes a mapping"),
-        ({"pro": {"key-minute": "fast"}}, "'fast' is no rate"),
-        ({"pro": {"a b": "9/minute"}}, "'a b' is no name of a limit"),
+        ({"pro": {"key-minute": "fast"}}, "'fast' is not a valid rate"),
+        ({"pro": {"a b": "9/minute"}}, "'a b' is not a valid name of a limit"),
         ({"pro": {"log": "20000/minute"}}, "plan 'pro': a moving window keeps every hit"),
     ],
 )

@@ -23,8 +23,10 @@ from keyguard import (
     ScopeCatalogue,
     Secret,
 )
+from keyguard.core.keys.records import KeyRecord
 from keyguard.core.management.request_parties import TICKETS
 from keyguard.core.management.request_turns import MOST_A_DAY, MOST_OPEN
+from keyguard.guard.store_ports import StorePort
 from keyguard.runtime.events import KeyClaimed, RequestCreated, RequestDecided
 from tests.stored import Stored
 from tests.world import World
@@ -625,7 +627,7 @@ def test_requests_are_listed_by_who_asked_and_how_they_stand(stored: Stored) -> 
     stored.clock.advance(8 * DAY)
     assert listed(statuses=["expired"]) == ["pending", "elsewhere"]
     assert listed(statuses=["lapsed"]) == ["approved"]
-    with pytest.raises(InvalidValueError, match="no status of a request"):
+    with pytest.raises(InvalidValueError, match="not a valid status of a request"):
         listed(statuses=["open"])
 
 
@@ -689,7 +691,7 @@ def test_a_developer_asks_and_another_role_decides(stored: Stored, role: str) ->
 
     refuses(
         stored,
-        "developer of .*can.t do that",
+        "developer of .*may not do that",
         lambda: approve(stored, created.request, actor=alice),
     )
     request = approve(stored, created.request, actor=bob)
@@ -849,11 +851,19 @@ def test_what_a_key_approved_ends_with_its_right_to_approve(stored: Stored) -> N
     approve(stored, created.request, actor=stored.principal(approver))
     claim, update = stored.guard.requests.claim, stored.guard.keys.update
     update(approver.key.id, scopes=["inference:read"], force=True)
-    refuses(stored, "or decides on requests", lambda: claim(created.request.id, actor="alice"))
+    refuses(
+        stored,
+        "or may no longer approve requests",
+        lambda: claim(created.request.id, actor="alice"),
+    )
 
     update(approver.key.id, scopes=["admin"])
     stored.guard.organizations.update("acme", scopes=["inference:read"], force=True)
-    refuses(stored, "or decides on requests", lambda: claim(created.request.id, actor="alice"))
+    refuses(
+        stored,
+        "or may no longer approve requests",
+        lambda: claim(created.request.id, actor="alice"),
+    )
 
     stored.guard.organizations.update("acme", scopes=None)
     assert claim(created.request.id, actor="alice")
@@ -918,3 +928,24 @@ def test_a_person_asks_and_claims_by_its_role(stored: Stored) -> None:
     gone = person("alice")
     unknown(stored, lambda: stored.guard.requests.claim(created.request.id, actor=gone))
     unknown(stored, lambda: stored.guard.requests.withdraw(created.request.id, actor=gone))
+
+
+def test_a_page_of_own_requests_looks_each_key_up_once(
+    stored: Stored, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    find = StorePort.find_key
+
+    async def counted(port: StorePort, key_id: str) -> KeyRecord | None:
+        asked.append(key_id)
+        return await find(port, key_id)
+
+    monkeypatch.setattr(StorePort, "find_key", counted)
+    first = stored.principal(stored.issue(owner="alice"))
+    second = stored.principal(stored.issue(owner="alice"))
+    for actor in (first, second, first, second):
+        stored.guard.requests.create(organization="acme", name="ci", actor=actor)
+    asked.clear()
+
+    assert len(stored.guard.requests.list(asked_by=first).items) == 2
+    assert sorted(asked) == sorted([first.key_id, first.key_id, second.key_id])

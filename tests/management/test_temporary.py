@@ -14,7 +14,7 @@ DIGEST = "0123456789abcdef" * 4
 
 
 def test_the_guard_s_clock_says_when_a_value_has_expired(stored: Stored) -> None:
-    kept = stored.guard.temporary
+    kept = stored.guard.management.temporary
     session = Temporary("session", DIGEST, "", stored.clock.now + timedelta(hours=12))
     kept.put(session)
 
@@ -27,7 +27,7 @@ def test_the_guard_s_clock_says_when_a_value_has_expired(stored: Stored) -> None
 
 
 def test_a_value_that_was_dropped_is_gone(stored: Stored) -> None:
-    kept = stored.guard.temporary
+    kept = stored.guard.management.temporary
     session = Temporary("session", DIGEST, "", stored.clock.now + timedelta(hours=12))
     kept.put(session)
 
@@ -39,6 +39,6 @@ def test_a_value_that_was_dropped_is_gone(stored: Stored) -> None:
 
 
 def test_what_is_no_digest_is_refused(stored: Stored) -> None:
-    for call in (stored.guard.temporary.find, stored.guard.temporary.take):
+    for call in (stored.guard.management.temporary.find, stored.guard.management.temporary.take):
         with pytest.raises(InvalidValueError, match="digest"):
             call("session", "kgc_something")

@@ -41,16 +41,16 @@ def test_an_organization_has_the_zone_utc_unless_it_has_another(anywhere: Stored
 @pytest.mark.parametrize("name", [*NO_NAMES, *UNKNOWN], ids=repr)
 def test_what_is_no_time_zone_is_refused_and_changes_nothing(stored: Stored, name: Any) -> None:
     before = stored.trail()
-    with pytest.raises(InvalidValueError, match="no time zone"):
+    with pytest.raises(InvalidValueError, match="time zone"):
         stored.guard.organizations.update("acme", time_zone=name)
-    with pytest.raises(InvalidValueError, match="no time zone"):
+    with pytest.raises(InvalidValueError, match="time zone"):
         stored.guard.organizations.create("other", time_zone=name)
     assert stored.trail() == before
 
 
 @pytest.mark.parametrize("name", NO_NAMES, ids=repr)
 def test_no_record_holds_what_can_t_be_a_zone(name: Any) -> None:
-    with pytest.raises(InvalidValueError, match="no time zone"):
+    with pytest.raises(InvalidValueError, match="time zone"):
         organization(1, time_zone=name)
 
 

@@ -156,7 +156,7 @@ def test_a_refused_request_wakes_no_key(days: Replay) -> None:
 def test_of_many_busy_keys_the_one_that_slept_is_found(
     days: Replay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keyguard.core.usage.evidence.MOST", 3)
+    monkeypatch.setattr("keyguard.core.management.usage_evidence.MOST", 3)
     busy = [days.issue() for _ in range(20)]
     key = days.issue()
     days.pass_days(3, *busy, key)
@@ -481,7 +481,9 @@ def test_a_network_from_which_a_key_never_came_is_new(address: str, network: str
 
     assert hint.id == f"new_network:{clients.issued.key.id}:{network}"
     assert hint.evidence == {"network": network, "day": "2026-04-12T00:00:00Z", "known": 1}
-    assert hint.text == f"The key came from {network}, and had come from 1 other network before."
+    assert hint.text == (
+        f"The key was used from {network}; before that, it was used from 1 other network."
+    )
     clients.come_from("203.0.113.7", days=7)
     assert clients.told() == []
 
@@ -717,7 +719,7 @@ def test_a_hint_is_dismissed_by_its_id(several: Replay) -> None:
     ],
 )
 def test_a_hint_is_dismissed_until_a_time_in_the_next_800_days(several: Replay, until: Any) -> None:
-    with pytest.raises(InvalidValueError, match=r"until takes|a hint is dismissed for at most"):
+    with pytest.raises(InvalidValueError, match=r"until takes|until must be a time in the future"):
         several.dismiss(several.page().items[-1].id, until)
 
 

@@ -1,7 +1,7 @@
-"""What a guard does beside requests.
+"""The background work of a guard.
 
-It follows the change feed, looks after a read replica, tells the store when keys were last used and
-what was counted, and hashes tokens again whose digest is outdated. Each guard has one worker,
+It follows the change feed, checks a read replica, writes to the store when keys were last used and
+what was counted, and hashes tokens again if their digest is outdated. Each guard has one worker,
 started at its first look-up: a daemon thread in sync code, a task in async code. Both run the same
 coroutine; in the thread nothing of it suspends.
 """
@@ -42,22 +42,22 @@ _MOST_REHASHES = 1000  # waiting
 
 
 class ReplicaCare(Protocol):
-    """What is done for a read replica beside requests."""
+    """The background work for a read replica."""
 
     async def look_after(self) -> str | None:
-        """Have it ready; return where it stands, if no look-up of there can be believed."""
+        """Check the replica; return its position, if no look-up at that position can be trusted."""
         ...
 
     def note_behind(self, *, is_foreign: bool) -> None:
-        """Note that it is not in step.
+        """Note that the replica is not in step.
 
         Args:
-            is_foreign: Whether the primary never stood there.
+            is_foreign: Whether the primary never had that position.
         """
 
 
 class BackgroundWork(ABC, Generic[AnyFeed]):
-    """What the worker of a guard does, in both flavours.
+    """The work of a guard's worker, in both flavours.
 
     Args:
         store: The key store, with a deadline for each call.
@@ -68,10 +68,10 @@ class BackgroundWork(ABC, Generic[AnyFeed]):
         clock: Where time comes from.
         timeout: Seconds that one call of the store may take.
         max_staleness: Seconds within which a change must be known.
-        tell: Takes events.
+        tell: Reports events to the hooks.
         replica: The read replica, if there is one.
-        usage: Tells the store what was counted; None if the store keeps no usage.
-        beat: Is called every few seconds, and with each flush.
+        usage: Writes the counts to the store; None if the store keeps no usage.
+        beat: Called every few seconds, and with each flush.
     """
 
     def __init__(
@@ -111,12 +111,12 @@ class BackgroundWork(ABC, Generic[AnyFeed]):
 
     @abstractmethod
     def _start_afresh(self) -> None:
-        """Make what a forked child must not inherit."""
+        """Make anew what a forked child must not inherit."""
         self._failed_at: float | None = None
         self._known_at: float | None = None  # all changes before this are known
 
     def abandon(self) -> None:
-        """Have the worker end at its next look, because the guard is no longer in use."""
+        """Let the worker end at its next check, because the guard is no longer in use."""
         # The garbage collector calls this at any moment, even within the worker's own wait. An
         # Event's lock, which that wait may hold, would deadlock.
         self._is_abandoned = True
@@ -134,7 +134,7 @@ class BackgroundWork(ABC, Generic[AnyFeed]):
         return self._failed_at is None
 
     def rehash(self, key_id: str, digest: str, token: Secret) -> None:
-        """Have a genuine token hashed by the current scheme, when there is time.
+        """Hash a genuine token by the current scheme, when there is time.
 
         Args:
             key_id: The token's key.
@@ -144,7 +144,7 @@ class BackgroundWork(ABC, Generic[AnyFeed]):
         self._rehashes.append((key_id, digest, token))
 
     async def _follow(self, feed: AnyFeed | None, is_over: Callable[[], bool]) -> None:
-        """Work until it is over."""
+        """Follow the feed and do all other work, until ``is_over`` returns True."""
         position: str | None = None
         is_behind = False
         flushed_at = beaten_at = self._clock.monotonic()
@@ -160,7 +160,7 @@ class BackgroundWork(ABC, Generic[AnyFeed]):
                     position = news.position
                     if self._replica is not None:
                         await self._care_for(self._replica, feed)
-                except Exception as failure:  # noqa: BLE001 - told once, and tried again
+                except Exception as failure:  # noqa: BLE001 - reported once, and tried again
                     if is_over():  # closing ended the read
                         break
                     self._note_failure(failure)
@@ -185,21 +185,21 @@ class BackgroundWork(ABC, Generic[AnyFeed]):
                 await self._sleep(pause)
 
     async def _care_for(self, replica: ReplicaCare, feed: AnyFeed) -> None:
-        """Look after the read replica; where it stands elsewhere, ask the primary about that."""
+        """Check the read replica; if it is at an unknown position, ask the primary about it."""
         position = await replica.look_after()
         if position is not None:
             news = await self._read(feed, position, 0.0)
             replica.note_behind(is_foreign=news.subjects is None)
 
     def _apply(self, position: str | None, news: News, mark: Mark) -> bool:
-        """Forget what changed; return whether the feed may have more to tell at once."""
+        """Forget what changed; return whether the feed may have more entries at once."""
         if position is None or news.subjects is None:
             # What was remembered before the feed was followed may have changed before, too.
             self._tokens.forget_all()
         else:
             self._tokens.forget_here(news.subjects)
         if news.whole:
-            # In a backlog nothing can be vouched for: the next read may tell of a change.
+            # During a backlog nothing can be vouched for: the next read may report a change.
             self._tokens.vouch(mark, news.position)
             self._known_at = mark[1]
         # The first answer only says where to begin. A pause now would miss what comes meanwhile.
@@ -226,7 +226,7 @@ class BackgroundWork(ABC, Generic[AnyFeed]):
             uses = uses[_MOST_USES:]
             try:
                 await self._store.mark_used(portion)
-            except BaseException as failure:  # a cancellation, too: they are told later
+            except BaseException as failure:  # a cancellation, too: written later
                 for use in (*portion, *uses):
                     self._tokens.note_use(use)
                 if isinstance(failure, Exception):
@@ -253,7 +253,7 @@ class BackgroundWork(ABC, Generic[AnyFeed]):
 
     @abstractmethod
     async def _turn(self, usage: UsageWork) -> bool:
-        """Have a turn of the work for usage done, whole even if the worker ends meanwhile."""
+        """Do what is due for usage, to its end even if the worker ends meanwhile."""
 
     @abstractmethod
     async def _run_slowly(self, job: Callable[[], str]) -> str:

@@ -12,7 +12,7 @@ _LATELY = 60.0
 
 
 class BlockedClients:
-    """Remembers until when clients are refused, so that a flood asks no store.
+    """Remembers until when clients are refused, so that a flood does not reach the store.
 
     The limiter counts the failures, for all processes. A process learns that a client has failed
     too often at the first failure that it sees itself.
@@ -44,15 +44,15 @@ class BlockedClients:
         return left if left > 0 else None
 
     def block(self, client: str, seconds: float) -> None:
-        """Refuse a client for so many seconds."""
+        """Refuse a client for a number of seconds."""
         self._keep(self._until, client, seconds)
 
     def has_failed(self, name: str) -> bool:
-        """Tell whether a client, or anybody at a key, has failed here within a minute."""
+        """Return whether a client, or a guess at a key, has failed here within a minute."""
         return self._failed.get(name, 0.0) > self._now()
 
     def note_failure(self, name: str) -> None:
-        """Note that a client, or somebody at a key, has failed."""
+        """Note a failed attempt, by its client or by the key that was guessed at."""
         self._keep(self._failed, name, _LATELY)
 
     def _keep(self, clients: OrderedDict[str, float], client: str, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""An entry of the memory of verified tokens, and what requests leave there."""
+"""An entry of the memory of verified tokens, with the counts of requests in it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Entry:
         return more
 
     def take_needed(self) -> frozenset[str]:
-        """Return the scopes that the principal was asked for and had, since the last call."""
+        """Return the scopes that requests needed and the principal had, since the last call."""
         sets = tuple(self.allow.needed)
         self.allow.needed.clear()  # what comes in between is asked for again
         return frozenset[str]().union(*sets)

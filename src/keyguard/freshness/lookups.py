@@ -1,9 +1,9 @@
 """Single-flight look-ups: concurrent requests for one key share one query.
 
-A thousand requests that meet a cold cache ask the store once. They share the look-up and not the
-decision, so a wrong secret gains nothing. A look-up that began before its key or organization
-changed in this process is not shared with later requests. None is shared for longer than
-``max_staleness``, so that a change in another process is felt in time.
+If a thousand requests come while the cache is cold, the store is asked once. The requests share the
+look-up but not the decision, so a wrong secret gains nothing. A look-up that began before its key
+or organization changed in this process is not shared with later requests. No look-up is shared for
+longer than ``max_staleness``, so that a change in another process takes effect in time.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PATIENCE = 5.0  # seconds, where no deadline is set
 
 @dataclass(slots=True, eq=False, repr=False)
 class _Flight(Generic[AnyEvent]):
-    """One look-up under way."""
+    """One look-up in progress."""
 
     mark: Mark
     landed: AnyEvent | None = None  # made once a request waits
@@ -40,7 +40,7 @@ class Lookups(Generic[AnyEvent]):
     """The look-ups of one guard.
 
     Args:
-        tokens: Says what has changed since a look-up began.
+        tokens: The memory, which knows what has changed since a look-up began.
         counts: Counts look-ups, for metrics.
         waits: How requests wait for one another.
     """
@@ -68,10 +68,10 @@ class Lookups(Generic[AnyEvent]):
         Args:
             key_id: The key's id.
             find_key: Asks the store.
-            find_nearby: Asks a read replica first; None where the store must be asked.
+            find_nearby: Asks a read replica first; None if only the store may be asked.
 
         Returns:
-            What the store answered, and the mark of the look-up.
+            The answer of the store, and the mark of the look-up.
 
         Raises:
             StoreUnavailableError: The look-up of another request failed, or did not end in time.
@@ -114,7 +114,7 @@ class Lookups(Generic[AnyEvent]):
                 return flight.answer, flight.mark
 
     def _may_be_shared(self, flight: _Flight[AnyEvent]) -> bool:
-        """Tell whether neither the key nor its organization changed since a look-up began.
+        """Return whether neither the key nor its organization changed since a look-up began.
 
         The organization is known only from the answer, so joining a look-up can't check it.
         """

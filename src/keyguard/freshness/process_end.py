@@ -1,4 +1,4 @@
-"""What the end of a process tells the stores: the uses and counts that wait in its guards.
+"""Writes the uses and counts that wait in guards to the stores when the process ends.
 
 This is for guards of sync code. An async guard is flushed by its application's lifespan instead.
 """
@@ -19,10 +19,10 @@ _LONGEST_PARTING = 2.0
 
 
 class Parting(Protocol):
-    """What has something to tell before the process ends."""
+    """An object that must write something before the process ends."""
 
     def part(self) -> None:
-        """Tell it."""
+        """Write it."""
 
 
 _parting: weakref.WeakSet[Parting] = weakref.WeakSet()
@@ -30,8 +30,8 @@ _exit_watched_in: int | None = None
 
 
 def part_at_exit(parting: Parting) -> None:
-    """Have something part when the process ends by itself."""
-    global _exit_watched_in  # noqa: PLW0603 - one watch a process, however many guards
+    """Call ``part`` of an object when the process ends normally."""
+    global _exit_watched_in  # noqa: PLW0603 - one watch for all guards of the process
     _parting.add(parting)
     if _exit_watched_in is None:
         atexit.register(_part)
@@ -49,7 +49,7 @@ def part_at_exit(parting: Parting) -> None:
 
 
 def part_on_sigterm() -> None:
-    """Have all part before SIGTERM ends the process, where nobody else has a handler for it."""
+    """Call ``part`` of all objects before SIGTERM ends the process, if nothing else handles it."""
     if (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

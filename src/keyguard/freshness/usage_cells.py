@@ -2,7 +2,7 @@
 
 A cell is one outcome and one tag of the requests of one key within one bucket of time. A *move*
 takes requests from one cell to another, such as those that were let in and refused later. It waits
-until there is a request to move, and for ever if the store has been told of that before.
+until there is a request to move. If the store has that request already, it waits for ever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MOST_CELLS = 100_000
 
 CELLS_OF_FLUSH = 500
 
-_MOST_WAITING = 10_000  # keys; beyond, a request stays what it was counted as
+_MOST_WAITING = 10_000  # keys; beyond these, a request stays in its first cell
 
 Who: TypeAlias = tuple[str, str, str]
 """The organization, the key and its family."""
@@ -39,7 +39,7 @@ class UsageCells:
 
     Attributes:
         size: How many cells there are.
-        lost: Requests for which no memory was left.
+        lost: The number of requests for which no memory was left.
     """
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class UsageCells:
         moves[target] += 1
 
     def weigh(self, who: Who, tag: str, more: int) -> None:
-        """Add units to requests that were let in, or take some from them."""
+        """Add units to requests that were let in, or take some away."""
         if more:
             self._extra[who, tag] += more
 
@@ -68,8 +68,8 @@ class UsageCells:
         """Add to a cell.
 
         Args:
-            who: Whose requests.
-            what: What became of them.
+            who: The key that made the requests.
+            what: Their outcome and tag.
             n: How many.
             units: Their units.
             start: When the bucket began.
@@ -108,7 +108,7 @@ class UsageCells:
             self._extra[(owner, "", ""), tag] += more
 
     def settle(self, present: float) -> None:
-        """Make the moves for which there are requests, and change units. The rest waits.
+        """Make the moves for which there are requests, and change units. Other moves wait.
 
         Args:
             present: When the present bucket began.
@@ -146,14 +146,14 @@ class UsageCells:
         """Take requests or units out of cells, the latest first.
 
         Args:
-            who: Whose cells.
-            what: Of which outcome and tag.
+            who: The key whose cells are changed.
+            what: The outcome and tag.
             which: 0 for requests, 1 for units.
-            most: How many.
+            most: The largest number to take.
             present: When the present bucket began.
 
         Returns:
-            How many there were, and the start of the bucket that had the last of them.
+            How many were taken, and the start of the bucket that had the last of them.
         """
         left, last = most, present
         for start, cells in reversed(self._cells.items()):

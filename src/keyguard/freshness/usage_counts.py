@@ -1,14 +1,14 @@
-"""What a guard counts: who was let in, who was refused and why, and what that cost.
+"""The counts of a guard: requests that were let in, refusals by reason, and costs.
 
 On the warm path a request adds one to an integer of the entry that let it in
 (:meth:`~keyguard.freshness.verified_tokens.VerifiedTokens.recall`). These integers never go back
-and carry no time: they are *collected* into cells beside the requests, and cells are sent to the
+and carry no time: they are *collected* into cells in the background, and cells are sent to the
 store as flushes. Any other request of a known key is counted in a cell at once. Metrics read the
 same counts.
 
-A request is counted once. Where it was let in and is refused later, or gets a tag, it is moved from
-one cell to the other. A move waits until what was let in has been collected, and for ever if the
-store has been told of that before.
+A request is counted once. If it was let in and is refused later, or gets a tag, it is moved from
+one cell to another. A move waits until the request has been collected. If the store has that
+request already, the move waits for the key's next one.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class UsageCounts:
         after_fork(self._start_afresh)
 
     def _start_afresh(self) -> None:
-        # A forked child is a writer of its own, and tells nothing of what its parent has counted.
+        # A forked child is a writer of its own, and does not write its parent's counts.
         self._lock = threading.Lock()
         self._outcomes: defaultdict[str, int] = defaultdict(int)
         self._outcomes_of: defaultdict[tuple[str, str], int] = defaultdict(int)
@@ -78,7 +78,7 @@ class UsageCounts:
         self.led = 0
         self.shared = 0
         self._cells = UsageCells()
-        self._seen: dict[tuple[str, str], set[str]] = {}  # by owner and key, what it was seen with
+        self._seen: dict[tuple[str, str], set[str]] = {}  # by owner and key: sightings
         self._seen_in = self._seen_size = 0
         self._collected_at = self._time()
         self._start = self._start_of(self._collected_at)
@@ -109,15 +109,15 @@ class UsageCounts:
             return {**{str(name): n for name, n in outcomes.items()}, ALLOWED: self._shown}
 
     def tell_apart(self, organizations: Iterable[str]) -> None:
-        """Count what becomes of the requests of some organizations by itself as well."""
+        """Count the outcomes of some organizations separately as well."""
         with self._lock:
             self._collect()
             self._apart |= frozenset(organizations)
 
     def outcomes_of_organizations(self) -> dict[tuple[str, str], int]:
-        """Return the same as :meth:`outcomes` by organization, for those that are told apart.
+        """Return :meth:`outcomes` by organization, for those that are counted separately.
 
-        A number falls where a request that was let in is refused later.
+        A number falls if a request that was let in is refused later.
         """
         with self._lock:
             self._collect()
@@ -140,19 +140,19 @@ class UsageCounts:
             return {"hit": hits, "miss": self.led, "shared": self.shared}
 
     def pending(self) -> int:
-        """Return how many cells wait to be told to the store."""
+        """Return how many cells wait to be written to the store."""
         under_way = self._under_way
         return self._cells.size + (0 if under_way is None else len(under_way.cells))
 
     @property
     def lost(self) -> int:
-        """Requests of which no store will be told, or nobody knows whether it was told of them."""
+        """Requests that no store will get, or that the store may not have."""
         return self._cells.lost
 
     # What requests count
 
     def count(self, decision: Decision) -> None:
-        """Count a request that was decided otherwise than by ``VerifiedTokens.recall``."""
+        """Count a request that ``VerifiedTokens.recall`` did not decide."""
         if isinstance(decision, Deny) and decision.organization is None:
             # A flood of these must cost little. As on the warm path, nothing is called here, so
             # that no other thread can come between.
@@ -172,7 +172,7 @@ class UsageCounts:
 
         Args:
             deny: The refusal.
-            allow: The decision that let the request in; None if nobody was asked for a key.
+            allow: The decision that let the request in; None if no key was required.
             tag: The tag that the request has.
             units: The units for which it counts. A refused request counts for none.
         """
@@ -202,12 +202,12 @@ class UsageCounts:
             self._weigh(_who(principal), tag, more)
 
     def see(self, principal: Principal, sighting: Sighting, what: str) -> None:
-        """Note what a key was seen with, once in :data:`~.sightings.SEEN_EVERY`.
+        """Note a network or a scope of a key, once in :data:`~.sightings.SEEN_EVERY`.
 
         Args:
-            principal: Who was seen.
-            sighting: The kind of what was seen.
-            what: What was seen, up to 64 ASCII characters.
+            principal: The principal of the key.
+            sighting: The kind of the sighting.
+            what: The network or scope, up to 64 ASCII characters.
         """
         with self._lock:
             self._see(principal, sighting, what)
@@ -238,10 +238,10 @@ class UsageCounts:
         if self.keeps:
             self._cells.keep(who, what, n, units, self._start)
 
-    # What waits to be told
+    # What waits to be written
 
     def collect(self) -> None:
-        """Collect what the warm path has counted, into the bucket in which that began."""
+        """Collect the counts of the warm path, into the bucket in which they began."""
         with self._lock:
             self._collect()
 
@@ -274,7 +274,7 @@ class UsageCounts:
     # Flushes
 
     def next_flush(self) -> Flush | None:
-        """Return what the store is to be told next; None if there is nothing to tell.
+        """Return the next flush for the store; None if there is nothing to write.
 
         A flush is returned again until :meth:`told` is called with it.
         """
@@ -313,13 +313,13 @@ class UsageCounts:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a flush is under way, of which the store has not said that it has it."""
+        """Whether a flush is in progress that the store has not confirmed."""
         return self._under_way is not None
 
     def retire(self) -> str | None:
-        """Go on as another writer; return the id of this one, which may leave the store.
+        """Go on as another writer; return the id of the old one, which may leave the store.
 
-        None if the store does not know the writer, or if a flush of it may still be on its way.
+        None if the store does not know the old writer, or if a flush of it may still arrive.
         """
         with self._lock:
             is_sure = self._time() - self._repeated_at > _LONGEST_WAY
@@ -331,14 +331,14 @@ class UsageCounts:
 
     @property
     def unheard(self) -> str | None:
-        """The id of this writer, if others may have given it up for its silence; else None."""
+        """The id of this writer, if others may have given it up for its silence; otherwise None."""
         is_unheard = self._seq and self._time() - self._told_at >= GIVEN_UP
         return self._writer if is_unheard else None
 
     def give_up(self, writer: str) -> None:
         """Go on as another writer, because the store no longer knows this one.
 
-        Nobody knows whether the store has the flush that is under way: it is lost.
+        It is not known whether the store has the flush in progress, so it counts as lost.
         """
         with self._lock:
             if writer == self._writer:

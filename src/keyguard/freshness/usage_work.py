@@ -1,4 +1,4 @@
-"""What a guard does for usage beside requests: it tells the store, and keeps what it has in order.
+"""The background work for usage: it writes counts to the store, and folds and deletes old ones.
 
 Several processes may fold the same days at once: the store counts nothing twice.
 """
@@ -35,10 +35,10 @@ _Chore = Callable[[], Awaitable[None]]
 
 
 class UsageWork:
-    """Tells the store of usage what a guard has counted, and folds and forgets what is old.
+    """Writes the counts of a guard to the store of usage, and folds and deletes old usage.
 
     Args:
-        counts: What was counted.
+        counts: The counts of the guard.
         usage: The store of usage, with a deadline for each call.
         store: The key store.
         clock: Where time comes from.
@@ -53,7 +53,7 @@ class UsageWork:
         self._clock = clock
         now = clock.monotonic()
         self._tell_at = now + TELL_EVERY
-        # Processes that start together do not tidy together.
+        # Processes that start together should not tidy up at the same time.
         self._tidy_at = now + secrets.randbelow(int(TIDY_EVERY))
         self._chores: deque[_Chore] = deque()
         self._behind: str | None = None
@@ -61,7 +61,7 @@ class UsageWork:
         self._unfolded: frozenset[tuple[str, datetime]] = frozenset()
 
     async def turn(self) -> bool:
-        """Do what is due, one call of the store at most; return whether more is due at once."""
+        """Do what is due, in at most one call of the store; return whether more is due at once."""
         if self._counts.is_over:
             self._counts.collect()
         now = self._clock.monotonic()
@@ -76,13 +76,13 @@ class UsageWork:
             elif now >= self._tidy_at:
                 self._tidy_at = now + TIDY_EVERY
                 await self._begin_round()
-        except Exception:  # noqa: BLE001 - what was not told is told later, and metrics show it
+        except Exception:  # noqa: BLE001 - it is written later, and metrics show it
             self._chores.clear()
             self._tell_at = max(self._tell_at, now + TELL_EVERY)
         return bool(self._chores)
 
     async def tell(self, *, last: bool = False) -> None:
-        """Tell the store of all that was counted until now, if it answers.
+        """Write all counts until now to the store, if it answers.
 
         Args:
             last: Whether nothing more will be counted, so that the store can forget the writer.
@@ -108,7 +108,7 @@ class UsageWork:
         try:
             await self._usage.add(flush)
         except NotAddedError as failure:
-            # It will never be added, and would keep back all that follows.
+            # It will never be added, and would hold back all later flushes.
             self._counts.lose(flush, failure.organizations)
         else:
             self._counts.told(flush)
@@ -136,7 +136,7 @@ class UsageWork:
         await self._usage.fold(organization, civil_day(start, zone))
 
     async def _forget_some(self) -> None:
-        """Have the days of some organizations forgotten that are too old, the next ones in turn."""
+        """Delete the days that are too old, of the next organizations in turn."""
         page = await self._store.list_organizations(after=self._behind, limit=_ORGANIZATIONS)
         self._behind = page.next
         before, seen_before = self._now() - DAYS_KEPT, self._now() - SIGHTINGS_KEPT
@@ -149,7 +149,7 @@ class UsageWork:
     async def _give_up_silent(self) -> None:
         """Forget the writers that have been silent for an hour, and were so an hour ago.
 
-        A writer that could not reach the store while it was down speaks as soon as it is back.
+        A writer that could not reach a store that was down reports as soon as the store is back.
         """
         writers = await self._usage.writers()
         before = self._now() - timedelta(seconds=GIVEN_UP)

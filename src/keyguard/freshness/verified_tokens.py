@@ -1,12 +1,12 @@
 """The memory of verified tokens.
 
-A token is remembered under its fingerprint, the SHA-256 digest of ``Bearer <token>``, never itself,
-and only once it was verified: unknown tokens leave no trace, so a flood of them evicts nothing. An
-entry carries its key's times, which are checked on every hit. An entry is believed for
-``max_staleness`` after its key was looked up. It is believed longer only while the change feed
-vouches that nothing has changed, and never for more than a minute. All guards of a process forget
-at once what the process changes, and do not believe a look-up that was under way meanwhile.
-Freshness goes by the monotonic clock, so setting the time of day neither revives nor ends an entry.
+A token is remembered under its fingerprint, the SHA-256 digest of ``Bearer <token>``. The token
+itself is never kept. Unknown tokens leave no trace, so a flood of them evicts nothing. An entry
+carries its key's times, which are checked on every hit. An entry is used for ``max_staleness``
+after its key was looked up. It is used longer only while the change feed vouches that nothing has
+changed, and never for more than a minute. All guards of a process forget at once what the process
+changes, and do not use the result of a look-up that was in progress. Freshness goes by the
+monotonic clock, so setting the time of day neither revives nor ends an entry.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ _SCHEME_BYTES = _SCHEME.encode()
 _FAR_FUTURE = float("inf")
 _RECENT_CHANGES = 10_000  # a slow hash outlasts the deletion or import of many keys
 _RECENT_POSITIONS = 64
-_LONGEST = 60.0  # seconds, however well the feed vouches
-_HELD = 10.0  # seconds that no thread is held up for between finding an entry and counting there
+_LONGEST = 60.0  # seconds, even if the feed vouches for longer
+_HELD = 10.0  # seconds; no thread pauses for longer between finding an entry and counting in it
 
 MOST_DROPPED = 10_000
 """How many dropped entries may wait for :meth:`VerifiedTokens.take_counted`."""
 
-# The one thing that guards share. Ids are unique, so it can at worst forget too much.
+# Guards share only this. Ids are unique, so at worst a guard forgets too much.
 _memories: weakref.WeakValueDictionary[int, VerifiedTokens] = weakref.WeakValueDictionary()
 
 
@@ -46,14 +46,14 @@ class VerifiedTokens:
     """Remembers up to ``size`` verified tokens.
 
     Attributes:
-        dropped: The entries that were forgotten lately. A request that has found one may yet count
-            itself there.
+        dropped: The entries that were forgotten lately. A request that has found one may still
+            count itself there.
         recalled: How often :meth:`recall_any` has answered.
 
     Args:
-        tokens: What the service's tokens look like.
+        tokens: The format of the service's own tokens.
         size: How many; with 0 nothing is remembered.
-        max_staleness: Seconds for which an entry is believed.
+        max_staleness: Seconds for which an entry is used.
         clock: Where time comes from.
         sees_all: Whether :meth:`recall` finds nothing, because every client's address is noted.
         foreign: Whether imported tokens may be genuine as well.
@@ -82,7 +82,7 @@ class VerifiedTokens:
         _memories[id(self)] = self
 
     def _start_afresh(self) -> None:
-        self._entries: dict[bytes, Entry] = {}  # by token digest, oldest fill first
+        self._entries: dict[bytes, Entry] = {}  # by token digest, the oldest first
         self._open: dict[bytes, Entry] = {}  # those that nothing of the request can refuse
         self._held: dict[str, set[bytes]] = {}  # subject -> token digests
         self._changed: dict[str, int] = {}  # subject -> change number, oldest first
@@ -96,10 +96,11 @@ class VerifiedTokens:
         self._lock = threading.Lock()
 
     def recall(self, field: bytes) -> Allow | Fingerprint | None:
-        """Return what an ``Authorization`` field was verified as, and note the use.
+        """Return the verified decision on an ``Authorization`` field, and note the use.
 
-        This is the warm path of every request. The answer covers neither transport nor scopes. Keys
-        that are bound to networks are not found here, because the client's address decides.
+        This is the warm path of every request. The decision covers neither transport nor scopes.
+        Keys that are bound to networks are not found here, because they depend on the client's
+        address.
 
         Args:
             field: The field value. Only the usual spelling, ``Bearer <token>``, is recognized. It
@@ -107,8 +108,8 @@ class VerifiedTokens:
                 imported one.
 
         Returns:
-            The decision. Else the fingerprint of one of the service's own tokens, if
-            :meth:`recall_any` does not know it either; else None.
+            The decision. Otherwise the fingerprint, if the token is one of the service's own and
+            :meth:`recall_any` does not know it either; otherwise None.
         """
         if len(field) != self._field_length and (
             len(field) > self._longest_other or not field.startswith(_SCHEME_BYTES)
@@ -123,7 +124,7 @@ class VerifiedTokens:
                 now < entry.fresh_until or (now < self._vouched_until and now < entry.dies_at)
             ) and (not entry.is_timed or entry.not_before <= self._time() < entry.ends_at):
                 entry.used_at = now
-                entry.allowed += 1  # in a thread no other can come between: nothing is called here
+                entry.allowed += 1  # nothing is called here, so no other thread comes between
                 return entry.allow
         elif digest in self._entries:
             return None
@@ -136,7 +137,7 @@ class VerifiedTokens:
         return Fingerprint(sha256(f"{_SCHEME}{token.reveal()}".encode()).digest())
 
     def recall_any(self, fingerprint: Fingerprint) -> Allow | None:
-        """Return what a token was verified as. The caller checks networks and notes the use."""
+        """Return the verified decision on a token. The caller checks networks and notes the use."""
         entry = self._entries.get(fingerprint.digest)
         if entry is None:
             return None
@@ -153,25 +154,25 @@ class VerifiedTokens:
         return self._change, self._monotonic()
 
     def is_unchanged(self, mark: Mark, *subjects: str) -> bool:
-        """Tell whether this process knows of no change of these keys or organizations since a mark.
+        """Return whether no change of these keys or organizations is known since a mark.
 
         Args:
-            mark: What :meth:`begin` returned.
+            mark: The mark that :meth:`begin` returned.
             subjects: The ids of the keys and organizations.
         """
         with self._lock:
             return not self._changed_since(mark[0], *subjects)
 
     def is_current(self, key_id: str, mark: Mark) -> bool:
-        """Tell whether what a look-up finds can still be believed."""
+        """Return whether the result of a look-up can still be used."""
         return self.is_unchanged(mark, key_id) and self._monotonic() < mark[1] + self._max_staleness
 
     def vouch(self, mark: Mark, position: str) -> None:
-        """Believe entries for longer: all that changed before a mark has been forgotten.
+        """Use entries for longer: all that changed before a mark has been forgotten.
 
         Args:
-            mark: What :meth:`begin` returned before the feed was asked.
-            position: Where the feed ended then.
+            mark: The mark that :meth:`begin` returned before the feed was asked.
+            position: The position at which the feed ended then.
         """
         change, at = mark
         with self._lock:
@@ -182,17 +183,17 @@ class VerifiedTokens:
                 del self._positions[next(iter(self._positions))]
 
     def knows(self, position: str) -> bool:
-        """Tell whether the feed has lately ended at a position."""
+        """Return whether the feed has lately ended at a position."""
         return position in self._positions
 
     def mark_at(self, position: str, key: Key) -> Mark | None:
-        """Return the mark of a key that was found on a replica, or None if it can't be believed.
+        """Return the mark of a key that was found on a replica, or None if it can't be trusted.
 
-        What has not changed since the feed ended at the replica's position is what the primary had
-        when the feed was last asked: the feed has told of every change in between.
+        A record that has not changed since the feed ended at the replica's position is also the
+        primary's as of the feed's last answer: the feed has reported every change in between.
 
         Args:
-            position: Where in the feed the replica stood.
+            position: The replica's position in the feed.
             key: The key that it had then.
         """
         until = self._vouched_until
@@ -203,7 +204,7 @@ class VerifiedTokens:
         return mark if self.is_unchanged(mark, key.id, key.organization) else None
 
     def believed_for(self, fingerprint: Fingerprint) -> float:
-        """Return for how many seconds a token is believed, unless a change is heard of before."""
+        """Return for how many seconds a token is believed, unless a change is reported before."""
         entry = self._entries.get(fingerprint.digest)
         if entry is None:
             return 0.0
@@ -215,7 +216,7 @@ class VerifiedTokens:
 
     @contextmanager
     def watching(self, wake: Callable[[], object]) -> Generator[None]:
-        """Call a function after each change, on the thread that hears of the change.
+        """Call a function after each change, on the thread that learns of the change.
 
         Args:
             wake: The function. It must be quick and must not raise.
@@ -231,7 +232,7 @@ class VerifiedTokens:
             wake()
 
     def matched(self, fingerprint: Fingerprint, digest: str) -> bool:
-        """Tell whether a token is known to match a stored digest, which saves the hash.
+        """Return whether a token is known to match a stored digest, which saves the hash.
 
         The answer outlives the entry's freshness: a match of two constants never goes stale.
         """
@@ -239,7 +240,7 @@ class VerifiedTokens:
         return entry is not None and entry.digest == digest
 
     def verified_as(self, fingerprint: Fingerprint) -> Allow | None:
-        """Return what a token was verified as, however stale that is."""
+        """Return the verified decision on a token, however old it is."""
         entry = self._entries.get(fingerprint.digest)
         return None if entry is None else entry.allow
 
@@ -250,16 +251,15 @@ class VerifiedTokens:
 
         Args:
             fingerprint: The token's fingerprint.
-            record: What the look-up found.
+            record: The record that the look-up found.
             allow: What the token may do.
-            mark: What :meth:`begin` returned before the look-up.
+            mark: The mark that :meth:`begin` returned before the look-up.
 
         Returns:
             False if the key or its organization changed since the mark. Then nothing is remembered,
-            and what was found must not be used.
+            and the record must not be used.
         """
-        key = record.key
-        change, looked_at = mark
+        key, (change, looked_at) = record.key, mark
         end = key.ends_at
         entry = Entry(
             allow=allow,
@@ -330,7 +330,7 @@ class VerifiedTokens:
             self._uses[use.key_id] = Use(use.key_id, at, use.address)
 
     def forget_all(self) -> None:
-        """Forget everything: it is not known what has changed."""
+        """Forget everything, because it is not known what has changed."""
         with self._lock:
             self._change += _RECENT_CHANGES + 1
             for name in tuple(self._entries):
@@ -356,7 +356,7 @@ class VerifiedTokens:
                 memory.forget_here(subjects)
 
     def forget_here(self, subjects: Iterable[str]) -> None:
-        """Forget keys or organizations of which this guard's feed told."""
+        """Forget the keys or organizations that this guard's feed reported."""
         for subject in subjects:
             self._forget(subject)
 

@@ -53,7 +53,7 @@ class ThreadWorker(BackgroundWork[ChangeFeed]):
             self._is_starting = False
 
     def close(self) -> None:
-        """End the worker, and tell the store of all uses and counts."""
+        """End the worker, and write all uses and counts to the store."""
         with self._lock:
             thread, self._thread = self._thread, None
             feed, self._feed = self._feed, None
@@ -68,10 +68,11 @@ class ThreadWorker(BackgroundWork[ChangeFeed]):
             self._over = threading.Event()  # a guard that is used again starts again
 
     def part(self) -> None:
-        """Tell the store of all uses and counts, as the process ends.
+        """Write all uses and counts to the store, as the process ends.
 
-        A flush that is being sent arrives first. Sent again meanwhile, the writer could not leave.
-        The thread itself is left alone: a process of uWSGI that wakes a thread as it ends may hang.
+        This first waits for a flush that is being sent. If the flush were sent again meanwhile, the
+        writer could not leave. The thread itself is left alone: a process of uWSGI that wakes a
+        thread as it ends may hang.
         """
         with self._lock:
             self._parts, sent = True, self._sent
@@ -80,7 +81,7 @@ class ThreadWorker(BackgroundWork[ChangeFeed]):
         run_sync(self._flush(last=True))
 
     def flush(self) -> None:
-        """Tell the store of all uses and counts now."""
+        """Write all uses and counts to the store now."""
         run_sync(self._flush())
 
     def _work(self, over: threading.Event) -> None:
@@ -143,24 +144,24 @@ class TaskWorker(BackgroundWork[AsyncChangeFeed]):
             )
 
     def _forget_closed_loops(self) -> None:
-        # A task holds its loop, so that these would never be freed.
+        # A task holds its loop, so both would never be freed.
         for reference in self._tasks.keyrefs():
             loop = reference()
             if loop is not None and loop.is_closed():
                 self._tasks.pop(loop, None)
 
     async def aclose(self) -> None:
-        """End the workers of all loops, and tell the store of all uses and counts."""
+        """End the workers of all loops, and write all uses and counts to the store."""
         over, self._over = self._over, threading.Event()  # used again, it starts again
         over.set()  # for the workers of other loops
         await self.part()
 
     async def flush(self) -> None:
-        """Tell the store of all uses and counts now."""
+        """Write all uses and counts to the store now."""
         await self._flush()
 
     async def part(self) -> None:
-        """End the worker of this loop, and tell the store of all uses and counts."""
+        """End the worker of this loop, and write all uses and counts to the store."""
         loop = _running_loop()
         task = None if loop is None else self._tasks.pop(loop, None)
         if task is not None:
@@ -183,7 +184,7 @@ class TaskWorker(BackgroundWork[AsyncChangeFeed]):
             return await feed.read(position, patience)
 
     async def _turn(self, usage: UsageWork) -> bool:
-        # The end of the worker does not cut a flush off: its fate would not be known, and the
+        # The end of the worker does not cancel a flush: its result would not be known, and the
         # writer could not leave.
         turn = asyncio.create_task(usage.turn())
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from keyguard.core.access.authenticate import authorize
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
@@ -11,11 +10,8 @@ from keyguard.core.http.rule_book import RuleBook
 from keyguard.core.http.rules import METHOD_OVERRIDES, Rule, needs_no_key
 from keyguard.core.http.trusted_proxies import FORWARDING_FIELDS
 from keyguard.core.limits.charges import NO_LIMITS
+from keyguard.guard.base import AnyGuard
 from keyguard.request.state import RequestState
-from keyguard.stores.limiters import check_countable
-
-if TYPE_CHECKING:
-    from keyguard.guard import AsyncKeyguard, Keyguard
 
 __all__ = ["Admission"]
 
@@ -26,8 +22,8 @@ class Admission:
     Args:
         guard: The guard that decides.
         rule_book: What requests need by path and method.
-        is_for_management: Tells whether a request leads to the console or the management API, which
-            decide by themselves who may come in; None where none is mounted.
+        is_for_management: Returns whether a request leads to the console or the management API,
+            which decide by themselves who may come in; None where neither is mounted.
 
     Raises:
         ConfigurationError: The limit of a rule can't be counted where the guard counts.
@@ -36,13 +32,13 @@ class Admission:
 
     def __init__(
         self,
-        guard: Keyguard | AsyncKeyguard,
+        guard: AnyGuard,
         rule_book: RuleBook,
         is_for_management: Callable[[RequestState], bool] | None = None,
     ) -> None:
-        limits = [limit.limit for rule in rule_book.rules for limit in rule.charged]
-        check_countable(guard.limiter, limits)
-        guard.policy.check_plans(limits)
+        guard._ports.check_limits(
+            [limit.limit for rule in rule_book.rules for limit in rule.charged]
+        )
         settings = guard.settings
         self.rule_book = rule_book
         self._guard = guard
@@ -63,16 +59,16 @@ class Admission:
         """Let a request in. For sync code nothing in it suspends.
 
         Args:
-            request: The request; what is decided is noted on it.
+            request: The request. This method notes its decision on it.
 
         Returns:
-            None if the request is let in; else its refusal, which was reported.
+            None if the request is let in; otherwise its refusal, which the hooks know by then.
         """
         if self._carriers is not None:
             request.carriers = self._carriers
         if self._tells_answers:
             request.adds_fields = True
-        if not request.is_asked:  # else the warm path saw that only the guard decides
+        if not request.is_asked:  # otherwise the warm path saw that only the guard decides
             refusal = self._find_rule(request)
             if refusal is not None:
                 return self.reported(refusal, request)
@@ -108,7 +104,8 @@ class Admission:
     def withheld(self, request: RequestState) -> tuple[str, ...]:
         """Return the fields that the application must not see, in lower case.
 
-        What ``Authorization`` says is kept on the request: a management API further inside asks.
+        The values of ``Authorization`` are kept on the request, for a management API inside the
+        application.
         """
         carries_key = request.allow is not None or request.marks_key
         if not carries_key and self._is_anothers(request):
@@ -168,7 +165,7 @@ class Admission:
         return needs_no_key(rule, request.fields_named(METHOD_OVERRIDES))
 
     def _is_left_to_application(self, request: RequestState, rule: Rule) -> bool:
-        """Tell whether a request is left to the application's own login."""
+        """Return whether a request is left to the application's own login."""
         if request.marks_key or not self._is_anothers(request):
             return False
         if not needs_no_key(rule, request.fields_named(METHOD_OVERRIDES)):
@@ -178,12 +175,12 @@ class Admission:
         return True
 
     def _is_anothers(self, request: RequestState) -> bool:
-        """Tell whether a request has no key, nor what looks like one."""
+        """Return whether a request has neither a key nor what looks like one."""
         is_anothers = self._guard.policy.is_anothers(request.credentials())
         return is_anothers and not self._is_misplaced(request)
 
     def _is_misplaced(self, request: RequestState) -> bool:
-        """Tell whether ``Authorization`` holds a key, though perhaps it is no carrier of keys."""
+        """Return whether ``Authorization`` holds a key, even if it is not a configured carrier."""
         if request.carriers is None:
             return False  # it is the only carrier
         sent = request.fields_named(("authorization",)).get("authorization", ())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, final
 
 from keyguard.core.access.decisions import Decision
@@ -24,8 +23,7 @@ from keyguard.stores.opening import open_async_replica, open_async_store
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
     from keyguard.core.management import audit_trail, keys, organizations, requests, usage
-    from keyguard.core.management import temporary as temporaries
-    from keyguard.guard import health, verdict
+    from keyguard.guard import admission, health, verdict
     from keyguard.guard.verdict import Verdict
     from keyguard.settings.options import Options
 else:
@@ -34,8 +32,9 @@ else:
     keys = Lazy("keyguard.core.management.keys")
     organizations = Lazy("keyguard.core.management.organizations")
     requests = Lazy("keyguard.core.management.requests")
-    temporaries = Lazy("keyguard.core.management.temporary")
-    verdict = Lazy("keyguard.guard.verdict")  # for services without an adapter
+    # For services without an adapter.
+    admission = Lazy("keyguard.guard.admission")
+    verdict = Lazy("keyguard.guard.verdict")
     usage = Lazy("keyguard.core.management.usage")
 
 
@@ -52,7 +51,7 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
             :class:`~keyguard.stores.base.AsyncRateLimiter`.
         read: A read replica that answers look-ups of requests: a URL, an engine or a client as for
             ``store``. By default the setting ``read_url``.
-        settings: What the service settles. The defaults are safe.
+        settings: The settings of the service. The defaults are safe.
         clock: Where time comes from. Tests pass their own.
         hooks: Functions that are called with every event; by default events are logged.
         options: Fields of :class:`~keyguard.Settings`, instead of or on top of ``settings``.
@@ -93,8 +92,13 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
 
     @once
     def limiter(self) -> MemoryRateLimiter | AsyncRateLimiter:
-        """What counts."""
+        """The counters of limits."""
         return self._ports.limiter
+
+    @once
+    def stated(self) -> admission.Admission:
+        """The admission of requests that are described by their values, for :meth:`admit`."""
+        return admission.Admission(self, self.settings.rule_book())
 
     @once
     def organizations(self) -> organizations.AsyncOrganizations:
@@ -117,13 +121,8 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         return audit_trail.AsyncAuditTrail(self._ports)
 
     @once
-    def temporary(self) -> temporaries.AsyncTemporaries:
-        """Values that expire, such as the console's sessions."""
-        return temporaries.AsyncTemporaries(self._ports)
-
-    @once
     def usage(self) -> usage.AsyncUsage:
-        """Who used what, as far as this guard's key store keeps it."""
+        """The usage that this guard's key store keeps."""
         return usage.AsyncUsage(self._ports)
 
     async def authenticate(
@@ -138,7 +137,7 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
     ) -> Decision:
         """Decide whether a request may pass, by its key alone; see :meth:`Keyguard.authenticate`.
 
-        This asks for no rule and charges no limit: :meth:`admit` does.
+        This applies no rule and charges no limit; :meth:`admit` does both.
         """
         authenticating = self._authenticate(
             fields, scopes, any_of, secure=secure, address=address, fresh=fresh
@@ -173,11 +172,11 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         return await admitting
 
     async def flush(self) -> None:
-        """Tell the store now what it would be told later; see :meth:`Keyguard.flush`."""
+        """Write pending uses and usage to the store now; see :meth:`Keyguard.flush`."""
         await self._ports.background.flush()
 
     async def _part(self) -> None:
-        """Do as :meth:`flush` before the server ends, with the last counts of usage."""
+        """Flush before the server ends, and write the last counts of usage."""
         await self._ports.background.part()
 
     async def migrate(self) -> None:
@@ -191,7 +190,7 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
         return await health.check(self._ports)
 
     async def aclose(self) -> None:
-        """Tell the store what it was not told yet, and close what the guard opened itself."""
+        """Write what is pending to the store, and close what the guard opened itself."""
         await self._ports.aclose()
         if self._replica is not None:
             await self._replica.aclose()
@@ -201,10 +200,5 @@ class AsyncKeyguard(Guard[AsyncPorts], flavour=True):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()

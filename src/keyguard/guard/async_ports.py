@@ -13,7 +13,6 @@ from keyguard.guard.store_ports import in_time
 from keyguard.runtime.lazy import asyncio, once
 from keyguard.runtime.waiting import TaskWaits
 from keyguard.stores.base import AsyncRateLimiter, AsyncStore
-from keyguard.stores.failover import CircuitBreaker
 from keyguard.stores.limiters import open_async_limiter
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
@@ -22,23 +21,19 @@ class AsyncPorts(Ports[AsyncStore, TaskWorker]):
     """The ports of async code."""
 
     _worker = TaskWorker
+    _awaits = True
 
     @once
     def lookups(self) -> Lookups[asyncio.Event]:
-        """The look-ups that are under way."""
+        """The look-ups in progress."""
         return Lookups(self.tokens, self.counts, TaskWaits())
 
     @once
     def limiter(self) -> MemoryRateLimiter | AsyncRateLimiter:
-        """What counts."""
+        """The counters of limits."""
         return open_async_limiter(
             self._wanted, self._raw, clock=self.clock, patience=self.settings.patience
         )
-
-    @once
-    def counters(self) -> CircuitBreaker:
-        """The limiter, behind its circuit breaker."""
-        return self._breaker_before(self.limiter, awaited=True)
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
         self.background.start()
@@ -64,7 +59,7 @@ class AsyncPorts(Ports[AsyncStore, TaskWorker]):
         return await in_time(self.settings.management_timeout, self.pool.arun(job))
 
     async def aclose(self) -> None:
-        """Tell the store what it was not told yet, and close all but the store."""
+        """Write what is pending to the store, and close all parts except the store."""
         if "background" in vars(self):
             await self.background.aclose()
         if "pool" in vars(self):

@@ -54,26 +54,27 @@ class AuditTrail:
     ) -> DeletedAudit:
         """Delete the entries of the audit trail that are older than a span.
 
-        For each part that is deleted, up to 999 of them, the trail gets an entry ``audit.deleted``
-        that tells who deleted how many. The newest of the old entries stays until the one behind it
-        is old as well, as processes that follow the trail stand there. Each part is deleted as a
-        whole or not at all, so this may be run again, and several times at once.
+        Entries are deleted in parts of up to 999. For each part, the trail gets an entry
+        ``audit.deleted`` with the actor and the number. The newest of the old entries stays until
+        the next one is old as well, because processes that follow the trail read on from there.
+        Each part is deleted as a whole or not at all, so this may be run again, and several times
+        at once.
 
         Args:
             older_than: The span; by default the setting ``keep_audit``. It is at least 30 days, and
-                ``request_lifetime`` and twice ``claim_lifetime`` together: so long may a request
-                for a key rest on the entries that say who asked and approved.
+                at least ``request_lifetime`` plus twice ``claim_lifetime``: a request for a key may
+                need the entries that name its requester and approvers for that long.
             dry_run: Whether only to count them.
-            actor: Who deletes them, for the audit trail. A principal can't, and of persons only an
-                operator.
+            actor: Who deletes them, for the audit trail. A principal can't. Of persons, only an
+                operator can.
 
         Returns:
-            How many were deleted.
+            How many entries were deleted, or would be.
 
         Raises:
             InvalidValueError: The span is too short, or neither the argument nor the setting gives
                 one.
-            RefusedError: The actor may not.
+            RefusedError: The actor is a principal, or a person who is not an operator.
             StoreError: The key store failed. What was deleted before stays deleted.
         """
         return run_sync(

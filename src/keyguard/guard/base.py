@@ -8,21 +8,17 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
 from importlib import import_module
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 from keyguard.core.access.authenticate import (
     authenticate,
     authorize,
-    count_failure,
-    judge,
-    refuse_blocked,
     refuse_without_token,
 )
 from keyguard.core.access.credentials import describe_misuse, parse_authorization
 from keyguard.core.access.decisions import Allow, Decision, Deny, Reason
 from keyguard.core.access.policy import Policy
 from keyguard.core.access.ports import Fingerprint
-from keyguard.core.access.receipt import Receipt
 from keyguard.core.identity.principal import Principal
 from keyguard.core.identity.scopes import Requirement
 from keyguard.core.tokens.secret import Secret
@@ -47,16 +43,17 @@ from keyguard.stores.failover import CircuitBreaker
 if TYPE_CHECKING:
     from keyguard.core.access.answers import Response  # the adapters import it
     from keyguard.core.access.carriers import Carriers  # few services have others
-    from keyguard.core.management import request_parties, revocation
-    from keyguard.guard import admission
+    from keyguard.core.access.receipt import Receipt  # the state of a request imports it
+    from keyguard.core.management import revocation
+    from keyguard.guard import management
     from keyguard.guard.statistics import Statistics
     from keyguard.settings.options import Options
 else:
     revocation = Lazy("keyguard.core.management.revocation")  # few services revoke exposed keys
-    # For the management API alone.
-    request_parties = Lazy("keyguard.core.management.request_parties")
+    management = Lazy("keyguard.guard.management")  # for the console and its API alone
 
 AnyPorts = TypeVar("AnyPorts", SyncPorts, AsyncPorts)
+AnyGuard: TypeAlias = "Guard[SyncPorts] | Guard[AsyncPorts]"
 
 
 class Guard(Generic[AnyPorts]):
@@ -67,8 +64,6 @@ class Guard(Generic[AnyPorts]):
     """
 
     _ports: AnyPorts
-    stated: admission.Admission | None = None
-    """What lets in requests that their server states, after the first of them."""
 
     def __init_subclass__(cls, *, flavour: bool = False) -> None:
         if not flavour:
@@ -110,7 +105,7 @@ class Guard(Generic[AnyPorts]):
 
     @once
     def _recall(self) -> Callable[[bytes], Allow | Fingerprint | None]:
-        """What the adapters' warm path asks."""
+        """The look-up in memory that the adapters' warm path calls."""
         recall, observers = self._ports.tokens.recall, self._ports.observers
         if not observers.of_requests:
             return recall
@@ -125,17 +120,17 @@ class Guard(Generic[AnyPorts]):
 
     @property
     def observers(self) -> Observers:
-        """Who observes this guard."""
+        """The observers of this guard."""
         return self._ports.observers
 
     def observe_requests(self, tell: Callable[[str, str], object]) -> None:
-        """Have a function called with the key and the organization of each request.
+        """Call a function with the key and the organization of each request.
 
         Args:
             tell: The function. It must be quick and must not raise.
 
         Raises:
-            ConfigurationError: A middleware was built before, which would not call it.
+            ConfigurationError: A middleware was built already. It would not call the function.
         """
         if tell in self.observers.of_requests:
             return
@@ -144,18 +139,23 @@ class Guard(Generic[AnyPorts]):
         self.observers.of_requests += (tell,)
 
     def statistics(self) -> Statistics:
-        """Return what this guard has counted, and how it stands. It asks no store."""
+        """Return what this guard has counted, and its present state. It asks no store."""
         return self._ports.statistics()
 
     @once
     def carriers(self) -> Carriers | None:
-        """Where keys may be; None for ``Authorization: Bearer`` alone."""
+        """Where a request may carry its key; None for ``Authorization: Bearer`` alone."""
         return self.settings.key_carriers
 
     @once
     def counts(self) -> UsageCounts:
-        """What is counted of requests."""
+        """The counts of requests."""
         return self._ports.counts
+
+    @once
+    def management(self) -> management.Management:
+        """The operations of this guard as coroutines, in both flavours."""
+        return management.Management(self._ports, self.report)
 
     def now(self) -> datetime:
         """Return the time by this guard's clock, in UTC."""
@@ -163,65 +163,21 @@ class Guard(Generic[AnyPorts]):
 
     @property
     def policy(self) -> Policy:
-        """What decisions know of the settings."""
+        """The settings that decisions need."""
         return self._ports.policy
-
-    async def decide_by_id(self, key_id: str, *, address: str | None) -> Decision:
-        """Decide on the key of a session that began with its token, by the key as it stands now.
-
-        Over a guard for sync code nothing in it suspends.
-
-        Args:
-            key_id: The key's id.
-            address: The client's address, where it is known.
-
-        Raises:
-            StoreError: The key store failed.
-        """
-        record = await self._ports.store.find_key(key_id)
-        if record is None:
-            return Deny(Reason.KEY_UNKNOWN, key_id)
-        return judge(record, self.now(), self.policy, address)
-
-    async def refuse_ticket(
-        self, request_id: str, ticket: Secret, *, address: str | None
-    ) -> Deny | None:
-        """Return the refusal of a ticket that is not a request's, or of a client that is blocked.
-
-        Such a ticket is a failed attempt of the client, as a wrong token is. Over a guard for sync
-        code nothing in it suspends.
-
-        Args:
-            request_id: What the client says is the request's id.
-            ticket: The ticket.
-            address: The client's address, where it is known.
-
-        Returns:
-            The refusal; None if the ticket is the request's.
-
-        Raises:
-            StoreError: The key store failed.
-        """
-        refusal = refuse_blocked(self._ports, address)
-        if refusal is None:
-            if await request_parties.is_ticket_of(self._ports.for_request(), request_id, ticket):
-                return None
-            refusal = await count_failure(self._ports, Deny(Reason.OBJECT_NOT_FOUND), address)
-        self.report(refusal, address=address)
-        return refusal
 
     def respond(self, deny: Deny) -> Response:
         """Return the answer that a refused client gets."""
         return self.settings.responder.respond(deny, self._ports.clock.time())
 
     def limit_fields(self, receipt: Receipt) -> list[tuple[str, str]]:
-        """Return the fields that tell a client what it was charged, and how its limits stand."""
+        """Return the fields that tell a client its charge and the state of its limits."""
         return self.settings.responder.limit_fields(
             receipt.charges, receipt.tallies, receipt.policy, self._ports.clock.time
         )
 
     def encoded_limit_fields(self, receipt: Receipt) -> list[tuple[bytes, bytes]]:
-        """Return the same in the form that ASGI takes."""
+        """Return the fields of :meth:`limit_fields` as ASGI takes them."""
         return self.settings.responder.encoded_limit_fields(
             receipt.charges, receipt.tallies, receipt.policy, self._ports.clock.time
         )
@@ -248,12 +204,12 @@ class Guard(Generic[AnyPorts]):
     def report(
         self, deny: Deny, *, address: str | None = None, request: RequestLine | None = None
     ) -> None:
-        """Tell the hooks of a refusal; :meth:`authenticate` has done so for its own.
+        """Report a refusal to the hooks. :meth:`authenticate` has already reported its own.
 
         Args:
             deny: The refusal.
             address: The client's address, where it is known.
-            request: The request, of which the hooks are told the method and the path.
+            request: The request. The hooks get its method and path.
         """
         tell_refusal(self._hooks, deny, self._ports.now, address, request)
 
@@ -265,7 +221,7 @@ class Guard(Generic[AnyPorts]):
     def tell_answer(
         self, request: RequestLine, status: int, principal: Principal | None, address: str | None
     ) -> None:
-        """Tell the hooks that the application answers a request that was let in.
+        """Report to the hooks that the application answers a request that was let in.
 
         Args:
             request: The request.
@@ -278,7 +234,7 @@ class Guard(Generic[AnyPorts]):
     def vouched_for(self, fields: Sequence[str | bytes]) -> float:
         """Return for how many seconds a request that was let in needs no new decision.
 
-        A change that is heard of in that time ends it; see :meth:`watching`.
+        A change that the guard learns of in that time ends it; see :meth:`watching`.
 
         Args:
             fields: Its ``Authorization`` field values.
@@ -291,7 +247,7 @@ class Guard(Generic[AnyPorts]):
         return tokens.believed_for(tokens.fingerprint(token))
 
     def watching(self, wake: Callable[[], object]) -> AbstractContextManager[None]:
-        """Have a function called after each change of a key or organization that is heard of.
+        """Call a function after each change of a key or organization that the guard learns of.
 
         Args:
             wake: The function. It is called from any thread, and must be quick.
@@ -299,10 +255,10 @@ class Guard(Generic[AnyPorts]):
         return self._ports.tokens.watching(wake)
 
     def report_exceeded(self, receipt: Receipt, address: str | None) -> None:
-        """Tell the hooks of limits in shadow mode that had no room.
+        """Report to the hooks which limits in shadow mode had no room.
 
         Args:
-            receipt: What the request was charged.
+            receipt: The charges of the request.
             address: The client's address, where it is known.
         """
         if is_wanted(self._hooks, events.LimitExceeded):
@@ -326,7 +282,7 @@ class Guard(Generic[AnyPorts]):
         address: str | None,
         fresh: bool,
     ) -> Decision:
-        """Do what :meth:`~keyguard.Keyguard.authenticate` says."""
+        """Decide as :meth:`~keyguard.Keyguard.authenticate` describes."""
         misuse = describe_misuse(fields)
         deciding = self.decide(fields, secure=secure, address=address, fresh=fresh)
         del fields  # a traceback that passes here must not show the token
@@ -360,12 +316,13 @@ class Guard(Generic[AnyPorts]):
 
         Args:
             fields: The ``Authorization`` field values, all strings or bytes.
-            missed: The token's fingerprint, if the memory was asked for it and does not know it.
+            missed: The token's fingerprint, if it was looked up in the memory and not found.
             secure: Whether the client's connection is encrypted.
             address: The client's address, where it is known.
             fresh: Whether to look the key up even if it is remembered.
             is_attempt: Whether the client has just sent the request. Otherwise a refusal does not
-                count as a failed attempt, no hook is told, and the decision is not counted.
+                count as a failed attempt, no hook gets it, the decision is not counted, and the key
+                store stays as it is.
             request: The request, for the hooks.
         """
         deciding = authenticate(
@@ -374,7 +331,7 @@ class Guard(Generic[AnyPorts]):
             address,
             secure=secure,
             fresh=fresh,
-            counts_failures=is_attempt,
+            is_attempt=is_attempt,
             missed=missed,
         )
         del fields
@@ -392,7 +349,7 @@ class Guard(Generic[AnyPorts]):
         return decision
 
     def _is_exposed(self, decision: Deny) -> bool:
-        """Tell whether a refusal is of a live key that came over plain HTTP, and is revoked."""
+        """Return whether a refused key is live, came over plain HTTP, and must be revoked."""
         return (
             decision.reason is Reason.TRANSPORT_INSECURE
             and decision.key_id is not None

@@ -13,7 +13,8 @@ from keyguard.guard.sync_ports import SyncPorts
 from keyguard.stores.memory.counters import MemoryRateLimiter
 
 _WINDOW = 1
-# It is only looked at. The tally of a moving window ends one window after the counters' own time.
+# This bucket is only read, never charged. The tally of a moving window ends one window after the
+# counters' own time.
 _PROBE = Charge(
     "keyguard:{health}:probe", "probe", 1, _WINDOW, Strategy.MOVING_WINDOW, enforce=False, cost=1
 )
@@ -21,14 +22,14 @@ _PROBE = Charge(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
-    """How the stores of a guard that can serve requests were found.
+    """The state of the stores of a guard that can serve requests.
 
     Args:
         limiter_is_up: Whether the store of the counters answers. It is False only with
             ``on_limiter_error="open"``: each process then counts for itself.
-        clocks_apart: Seconds by which the clocks of this machine and of the counters differ at
-            least; None where this process counts, or the counters do not tell the time. Keys begin
-            and expire at the wrong time if it is this machine's clock that is wrong.
+        clocks_apart: The least number of seconds by which the clocks of this machine and of the
+            counters differ; None where this process counts, or the counters report no time. Keys
+            begin and expire at the wrong time if it is this machine's clock that is wrong.
     """
 
     limiter_is_up: bool
@@ -36,7 +37,7 @@ class Health:
 
 
 async def check(ports: SyncPorts | AsyncPorts) -> Health:
-    """Do what :meth:`~keyguard.Keyguard.check` says. Over ports for sync code nothing suspends."""
+    """Check as :meth:`~keyguard.Keyguard.check` describes. Ports for sync code never suspend."""
     await ports.store.find_key(NO_KEY)
     if isinstance(ports.limiter, MemoryRateLimiter):
         return Health(limiter_is_up=True, clocks_apart=None)
@@ -44,7 +45,7 @@ async def check(ports: SyncPorts | AsyncPorts) -> Health:
     try:
         [tally] = (await ports.read_limits([_PROBE])).tallies
     except SchemaError:
-        raise  # waiting does not mend it
+        raise  # waiting does not help
     except StoreError:
         if ports.settings.on_limiter_error == "closed":
             raise

@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack, final
 
 from keyguard.core.access.decisions import Decision
@@ -24,8 +23,16 @@ from keyguard.stores.opening import open_replica, open_store
 
 # Management, which most processes never ask for: they only check requests.
 if TYPE_CHECKING:
-    from keyguard.guard import audit_trail, health, keys, organizations, requests, usage, verdict
-    from keyguard.guard import temporary as temporaries
+    from keyguard.guard import (
+        admission,
+        audit_trail,
+        health,
+        keys,
+        organizations,
+        requests,
+        usage,
+        verdict,
+    )
     from keyguard.guard.verdict import Verdict
     from keyguard.settings.options import Options
 else:
@@ -34,8 +41,9 @@ else:
     keys = Lazy("keyguard.guard.keys")
     organizations = Lazy("keyguard.guard.organizations")
     requests = Lazy("keyguard.guard.requests")
-    temporaries = Lazy("keyguard.guard.temporary")
-    verdict = Lazy("keyguard.guard.verdict")  # for services without an adapter
+    # For services without an adapter.
+    admission = Lazy("keyguard.guard.admission")
+    verdict = Lazy("keyguard.guard.verdict")
     usage = Lazy("keyguard.guard.usage")
 
 
@@ -57,11 +65,11 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         store: Where keys live: a URL (``memory://``, ``sqlite:///``, ``postgresql://``,
             ``mysql://``, ``redis://``), a SQLAlchemy ``Engine``, a Redis client, or a
             :class:`~keyguard.stores.base.Store`.
-        limiter: Where counters live: None for beside the keys, a URL (also any that the package
+        limiter: Where counters live: None for the key store, a URL (also any that the package
             ``limits`` knows), or a :class:`~keyguard.stores.base.RateLimiter`.
         read: A read replica that answers look-ups of requests: a URL, an engine or a client as for
             ``store``. By default the setting ``read_url``.
-        settings: What the service settles. The defaults are safe.
+        settings: The settings of the service. The defaults are safe.
         clock: Where time comes from. Tests pass their own.
         hooks: Functions that are called with every event; by default events are logged.
         options: Fields of :class:`~keyguard.Settings`, instead of or on top of ``settings``.
@@ -101,8 +109,13 @@ class Keyguard(Guard[SyncPorts], flavour=True):
 
     @once
     def limiter(self) -> RateLimiter:
-        """What counts."""
+        """The counters of limits."""
         return self._ports.limiter
+
+    @once
+    def stated(self) -> admission.Admission:
+        """The admission of requests that are described by their values, for :meth:`admit`."""
+        return admission.Admission(self, self.settings.rule_book())
 
     @once
     def organizations(self) -> organizations.Organizations:
@@ -125,13 +138,8 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         return audit_trail.AuditTrail(self._ports)
 
     @once
-    def temporary(self) -> temporaries.Temporaries:
-        """Values that expire, such as the console's sessions."""
-        return temporaries.Temporaries(self._ports)
-
-    @once
     def usage(self) -> usage.Usage:
-        """Who used what, as far as this guard's key store keeps it."""
+        """The usage that this guard's key store keeps."""
         return usage.Usage(self._ports)
 
     def authenticate(
@@ -146,23 +154,23 @@ class Keyguard(Guard[SyncPorts], flavour=True):
     ) -> Decision:
         """Decide whether a request may pass, by its key alone.
 
-        This asks for no :class:`~keyguard.Rule` and charges no limit: :meth:`admit` does what an
-        adapter does for a whole request.
+        This applies no :class:`~keyguard.Rule` and charges no limit. :meth:`admit` does all that an
+        adapter does for a request.
 
         Args:
             fields: Its ``Authorization`` field values as received, one item a field line.
             scopes: Scopes that are all needed.
-            any_of: Scopes of which one is needed.
+            any_of: Scopes of which at least one is needed.
             secure: Whether the client's connection is encrypted. It matters with
                 ``require_https``.
-            address: The client's address: for events, to count its failures, and for keys that are
-                bound to networks.
-            fresh: Whether to look the key up even if it is remembered. Then every change that any
-                process acknowledged before is in force.
+            address: The client's address. It is used in events, to count the client's failures, and
+                for keys that are bound to networks.
+            fresh: Whether to look the key up even if it is remembered. The decision then respects
+                every change that any process acknowledged before.
 
         Returns:
-            ``Allow`` with the principal, or ``Deny`` with the reason. What clients send and what
-            stores do never raises. Let a request pass only on ``isinstance(decision, Allow)``.
+            ``Allow`` with the principal, or ``Deny`` with the reason. No input of a client and no
+            failure of a store raises. Let a request pass only on ``isinstance(decision, Allow)``.
 
         Raises:
             InvalidValueError: ``fields`` is not a list of strings or bytes, a required scope is
@@ -197,8 +205,8 @@ class Keyguard(Guard[SyncPorts], flavour=True):
             serve(verdict.principal)
 
         The order of the checks, the events and the counts are those of every adapter. The rules are
-        those of the guard's settings. What only an adapter knows is left out: the decorators of a
-        route, and the path as it was sent, by which encoded slashes are refused.
+        those of the guard's settings. Two things that only an adapter knows are left out: the
+        decorators of a route, and the path as it was sent, which shows encoded slashes.
 
         Args:
             fields: Its ``Authorization`` field values as received, one item a field line.
@@ -208,9 +216,10 @@ class Keyguard(Guard[SyncPorts], flavour=True):
             headers: Names and values of its other fields: for trusted proxies, for rules whose
                 methods are public, and for functions of limits.
             secure: Whether the connection is encrypted.
-            address: The address of who holds the connection.
-            cost: The units that the request counts for, at least 1: in the limits of its rule, or
-                in all if the rule has none. None means as the rule says, or 1.
+            address: The address of the connection's other end.
+            cost: The units that the request counts for, at least 1. They are charged in the limits
+                of its rule, or in all its limits if the rule has none. None for the cost that the
+                rule sets, or 1.
 
         Returns:
             The verdict. Let a request pass only if it is true.
@@ -235,9 +244,10 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         return run_sync(admitting)
 
     def flush(self) -> None:
-        """Tell the store now what it would be told later.
+        """Write pending uses and usage to the store now.
 
-        When keys were last used is otherwise told once a minute, and usage every 10 seconds.
+        Otherwise the guard writes once a minute when keys were last used, and usage every 10
+        seconds.
         """
         self._ports.background.flush()
 
@@ -257,17 +267,17 @@ class Keyguard(Guard[SyncPorts], flavour=True):
         ``management_timeout`` at most.
 
         Returns:
-            How the stores were found, with the difference of the clocks.
+            The state of the stores, with the difference of the clocks.
 
         Raises:
             SchemaError: The tables are missing, or older or newer than this keyguard.
-            StoreError: The key store does not answer, or answers nonsense; or the counters, with
-                ``on_limiter_error="closed"``.
+            StoreError: The key store does not answer, or returns invalid data. With
+                ``on_limiter_error="closed"``, the counters too.
         """
         return run_sync(health.check(self._ports))
 
     def close(self) -> None:
-        """Tell the store what it was not told yet, and close what the guard opened itself."""
+        """Write what is pending to the store, and close what the guard opened itself."""
         self._ports.close()
         if self._replica is not None:
             self._replica.close()
@@ -277,12 +287,7 @@ class Keyguard(Guard[SyncPorts], flavour=True):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -290,8 +295,8 @@ def _warn_of_threads() -> None:
     """Log a warning where the server lets no thread run, or where eventlet has patched them."""
     if not getattr(sys.modules.get("uwsgi"), "has_threads", True):
         _logger.warning(
-            "uWSGI runs no threads: keyguard can't follow changes or tell usage beside requests. "
-            "Start it with --enable-threads"
+            "uWSGI runs no threads: keyguard can't follow changes or write usage in the "
+            "background. Start it with --enable-threads"
         )
     patcher = sys.modules.get("eventlet.patcher")
     if patcher is not None and patcher.is_monkey_patched("thread"):

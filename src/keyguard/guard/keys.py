@@ -48,8 +48,8 @@ class Keys(Revocations):
             organization: Id or slug of the organization that will own it.
             name: Its display name, at most 200 characters.
             scopes: The scopes that it is granted.
-            expires_in: How long it works, from now or from ``not_before``; None for as long as its
-                organization allows.
+            expires_in: How long it works, from now or from ``not_before``; None for the longest
+                time that its organization allows.
             expires_at: When it stops working, instead of ``expires_in``.
             not_before: When it begins to work; None for at once.
             metadata: The service's own notes, strings to strings. They are not secret.
@@ -59,8 +59,8 @@ class Keys(Revocations):
                 all.
             owner: Who holds the key, as the service names people; at most 200 characters.
             actor: Who issues it, for the audit trail. A principal can issue keys only of its own
-                organization, and none that may more than its own key: in scopes, lifetime,
-                networks and limits. What is not given is as its own key has it.
+                organization, and none that may do more than its own key: in scopes, lifetime,
+                networks and limits. An argument that is left out takes the value of its own key.
 
         Returns:
             The key and its token. The token is not stored. It is shown here, once.
@@ -104,9 +104,9 @@ class Keys(Revocations):
         return run_sync(self._operations.get(key_id, organization=organization))
 
     def limits(self, key_id: str) -> tuple[LimitStatus, ...]:
-        """Return how the limits of a key stand: its own, its organization's and the defaults.
+        """Return the state of a key's limits: its own, its organization's and the defaults.
 
-        Limits that depend on the request (its address, its route) are not among them.
+        Limits that depend on the request (its address, its route) are not included.
 
         Args:
             key_id: Its id.
@@ -137,9 +137,9 @@ class Keys(Revocations):
             organization: Id or slug of the organization whose keys are wanted; None for all.
             family: The only family whose keys are wanted.
             owner: The only holder whose keys are wanted.
-            search: What the name begins with, or, from 4 characters on, the id; case counts. It
-                takes an organization. Keys whose id begins with it come first, the others are
-                listed by name.
+            search: The beginning of the name or, with at least 4 characters, of the id; case
+                counts. It needs an organization. Keys whose id begins with it come first; the
+                others follow by name.
             expiring_within: Only keys that work now and stop within that time, because they expire
                 or the grace of a rotation ends.
             unused_for: Only keys that work now and were not used for that long. For a key that was
@@ -181,7 +181,7 @@ class Keys(Revocations):
         force: bool = False,
         actor: Actor = None,
     ) -> Key:
-        """Change a key that is not revoked. What is not given stays.
+        """Change a key that is not revoked. Arguments that are left out change nothing.
 
         Args:
             key_id: Its id.
@@ -193,7 +193,7 @@ class Keys(Revocations):
             limits: The limits that replace the old ones.
             allowed_networks: The networks that replace the old ones; empty for all.
             owner: Who holds the key from now on; None for nobody.
-            version: The only version of it that is changed, as the caller has read it.
+            version: The version that the caller has read. Another version is not changed.
             force: Whether to leave the organization without a key that has ``admin``, lasts for a
                 week or as long as this one, and works from the same networks.
             actor: Who changes it, for the audit trail. A principal can change only keys of its own
@@ -201,12 +201,12 @@ class Keys(Revocations):
                 actor's own: in scopes, lifetime, networks and limits.
 
         Returns:
-            The key as it stands after.
+            The key after the change.
 
         Raises:
             InvalidValueError: A value is not valid, or a scope is not in the catalogue.
             NotFoundError: No key has that id.
-            OutdatedError: It is not that version.
+            OutdatedError: The key does not have that version.
             RefusedError: The key is revoked, it would work for longer than its organization allows,
                 a scope is above the organization's ceiling, the key could do more than the actor,
                 it is the last key that has ``admin``, or the actor's key no longer works.
@@ -245,12 +245,12 @@ class Keys(Revocations):
 
         Args:
             key_id: The id of the key to rotate.
-            grace: How long it goes on working beside its successor, but not beyond its own end. 0
+            grace: How long the old token works beside the new one, at most until its own end. 0
                 revokes it in the same transaction.
-            expires_in: How long the successor works; None for as long as its organization allows.
-                By default the whole lifetime of the key, from now.
-            idempotency_key: The caller's name for this rotation, at most 200 characters. The same
-                name again returns the same successor, and no token.
+            expires_in: How long the successor works; None for the longest time that its
+                organization allows. By default as long as the key's whole lifetime, from now.
+            idempotency_key: The caller's name for this rotation, at most 200 characters. A repeated
+                call with the same name returns the same successor, and no token.
             force: Whether to leave the organization without a key that has ``admin`` and lasts for
                 a week or as long as this one.
             actor: Who rotates it, for the audit trail. A principal can rotate only keys of its own
@@ -258,7 +258,7 @@ class Keys(Revocations):
                 the actor's key.
 
         Returns:
-            The successor, its token, and the key as it stands after.
+            The successor, its token, and the old key after the rotation.
 
         Raises:
             InvalidValueError: A value is not valid.
@@ -289,10 +289,10 @@ class Keys(Revocations):
         secure: bool = True,
         within: Callable[[Organization], bool] | None = None,
     ) -> TokenCheck:
-        """Tell what would become of a request with a token, step by step.
+        """Explain, step by step, how a request with a token would be decided.
 
-        Nothing is charged, no use is noted, and nobody is blocked. What decorators ask for is not
-        known here.
+        Nothing is charged, no use is recorded, and nobody is blocked. What decorators require is
+        not known here.
 
         Args:
             token: The whole token, as a client sends it.
@@ -300,11 +300,12 @@ class Keys(Revocations):
                 ``guard.settings.rule_book().find(path, method)`` returns it.
             address: The client's address; None leaves out the networks of the key.
             secure: Whether the client's connection is encrypted.
-            within: Tells whether keys of an organization are known. A key of another is told like
-                one that does not exist. None if all are.
+            within: Returns whether the caller may know an organization's keys. A key of another
+                organization is reported like one that does not exist. None if the caller may know
+                all.
 
         Returns:
-            The steps, which of them the request passes, and why it would be refused.
+            The steps, whether the request passes each, and why it would be refused.
 
         Raises:
             StoreError: The key store, or the store of the counters, failed.
@@ -323,9 +324,9 @@ class Keys(Revocations):
         address: str | None = None,
         secure: bool = True,
     ) -> TokenCheck:
-        """Tell what would become of a request with the token of a key, step by step.
+        """Explain, step by step, how a request with the token of a key would be decided.
 
-        As :meth:`check_token`, for who has no token.
+        Use this instead of :meth:`check_token` if you do not have the token.
 
         Args:
             key_id: The key's id.
@@ -379,8 +380,8 @@ class Keys(Revocations):
         """Count the keys that are not revoked by the scheme and pepper of their digests.
 
         Returns:
-            Numbers of keys by scheme, with the pepper's id where the scheme takes one, such as
-            ``hmac-sha256:1a2b3c4d``; ``unknown`` for a digest that keyguard did not write.
+            The number of keys for each scheme. The scheme includes the pepper's id if it uses one,
+            such as ``hmac-sha256:1a2b3c4d``; ``unknown`` for a digest that keyguard did not write.
 
         Raises:
             StoreError: The key store failed.

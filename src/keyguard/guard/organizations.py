@@ -43,12 +43,11 @@ class Organizations:
         Args:
             slug: Its short name, unique: lower-case letters, digits and inner ``-``.
             name: Its display name; by default the slug.
-            limits: The limits of its keys. A rate without a name applies to all of them together.
+            limits: The limits of its keys. A rate without a name applies to all its keys together.
             scopes: The most that its keys may do, whatever they are granted; None for no ceiling.
             max_key_lifetime: How long its keys may work; None for no bound.
-            max_keys: How many keys it may have at a time; None for no bound. A key that has ended
-                does not count, and a key counts together with those that it was rotated from and
-                to.
+            max_keys: How many keys it may have at a time; None for no bound. Keys that have ended
+                do not count. A key and those that it was rotated from and to count as one.
             time_zone: The zone whose days its usage is kept in, by its IANA name, such as
                 ``Europe/Berlin``.
             plan: The name of its plan among those of the setting ``plans``, which gives other rates
@@ -121,7 +120,7 @@ class Organizations:
         force: bool = False,
         actor: Actor = None,
     ) -> Organization:
-        """Change an organization. What is not given stays.
+        """Change an organization. Arguments that are left out change nothing.
 
         Args:
             organization: Its id or slug.
@@ -135,18 +134,18 @@ class Organizations:
             time_zone: The zone whose days its usage is kept in from now on, by its IANA name.
             plan: The name of its plan from now on; None for no plan.
             metadata: The notes that replace the old ones.
-            version: The only version of it that is changed, as the caller has read it.
+            version: The version that the caller has read. Another version is not changed.
             force: Whether to leave the organization without a key that has ``admin``.
             actor: Who changes it, for the audit trail. A principal can change only its own
                 organization, and raise nothing that its keys may do.
 
         Returns:
-            The organization as it stands after.
+            The organization after the change.
 
         Raises:
             InvalidValueError: A value is not valid, or no such plan is known.
             NotFoundError: No organization has that id or slug.
-            OutdatedError: It is not that version.
+            OutdatedError: The organization does not have that version.
             RefusedError: The actor is a principal and would raise the scopes, the limits or the
                 lifetime or change the plan or the metadata, the organization would lose its last
                 key that has ``admin``, or the actor's key no longer works.
@@ -172,15 +171,15 @@ class Organizations:
     def disable(
         self, organization: str, *, actor: Actor = None
     ) -> Organization | DamagedOrganization:
-        """Pause an organization: none of its keys works until it is enabled.
+        """Disable an organization: none of its keys works until it is enabled again.
 
         Args:
-            organization: Its id or slug; one whose record is damaged is disabled by its id.
+            organization: Its id or slug. Use the id if the record is damaged.
             actor: Who disables it, for the audit trail. A principal can disable only its own.
 
         Returns:
-            The organization as it stands. Disabling a disabled organization changes nothing. Where
-            its record can't be read, what is known of it.
+            The organization after the call. Disabling a disabled organization changes nothing. If
+            its record can't be read, it holds what is known.
 
         Raises:
             NotFoundError: No organization has that id or slug.
@@ -190,7 +189,7 @@ class Organizations:
         return run_sync(self._operations.disable(organization, actor=actor))
 
     def enable(self, organization: str, *, actor: Actor = None) -> Organization:
-        """End an organization's pause.
+        """Enable an organization that was disabled.
 
         Args:
             organization: Its id or slug.
@@ -198,7 +197,7 @@ class Organizations:
                 disabled, its key does not work.
 
         Returns:
-            The organization as it stands. Enabling an enabled organization changes nothing.
+            The organization after the call. Enabling an enabled organization changes nothing.
 
         Raises:
             NotFoundError: No organization has that id or slug.

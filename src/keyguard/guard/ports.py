@@ -1,6 +1,6 @@
-"""The parts of a guard, which answer what the core asks of the outside.
+"""The parts of a guard. They implement the ports that the core calls.
 
-A part that a request needs and a change does not is made at its first use.
+Parts that only requests need are built at their first use.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -71,20 +71,22 @@ _GUESSES = "*"  # the share of clients that failed lately; no key has this id
 
 
 class Ports(ABC, Generic[AnyStore, Work]):
-    """The parts of a guard, of which both flavours share all that never waits, and hashing.
+    """The parts of a guard that both flavours share: all that never waits, and hashing.
 
     It fulfils the core's ``RequestPorts`` and ``ManagementPorts``.
 
     Args:
-        settings: What the service has settled.
+        settings: The settings of the service.
         clock: Where time comes from.
         store: The key store.
-        tell: Takes events.
-        limiter: Where the service wants its counters; None for beside the keys.
-        replica: The read replica; None for none.
+        tell: Reports events to the hooks.
+        limiter: Where the service wants its counters; None for the key store.
+        replica: The read replica, if there is one.
     """
 
     _worker: Callable[..., Work]
+    _awaits: bool
+    """Whether stores and counters are awaited."""
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
 
     @once
     def counts(self) -> UsageCounts:
-        """What is counted of requests."""
+        """The counts of requests."""
         settings = self.settings
         keeps = settings.usage and isinstance(self._raw, KeepsUsage)
         return UsageCounts(self.tokens, clock=self.clock, bucket=settings.bucket, keeps=keeps)
@@ -167,7 +169,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
         )
 
     def statistics(self) -> statistics.Statistics:
-        """Return what was counted so far, and how things stand now."""
+        """Return what was counted so far, and the present state."""
         background, breaker = vars(self).get("background"), vars(self).get("counters")
         counts = self.counts
         organizations = counts.outcomes_of_organizations()  # first, so that no total is less
@@ -191,7 +193,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
 
     @once
     def background(self) -> Work:
-        """What is done beside requests."""
+        """The background work."""
         background = self._worker(
             self._for_requests,
             self._raw.feed,
@@ -215,13 +217,23 @@ class Ports(ABC, Generic[AnyStore, Work]):
         usage.timeout = min(_LONGEST_TELLING, usage.timeout)
         return UsageWork(self.counts, usage, self._for_requests, self.clock)
 
-    def _breaker_before(
-        self, limiter: RateLimiter | AsyncRateLimiter, *, awaited: bool
-    ) -> CircuitBreaker:
-        check_countable(limiter, self._limits_at_start())
+    def check_limits(self, limits: Collection[Limit]) -> None:
+        """Refuse limits of rules that can't be counted.
+
+        Raises:
+            ConfigurationError: The limiter can't count one of them.
+            InvalidValueError: A plan gives one of them a rate that its strategy can't count.
+        """
+        check_countable(self.limiter, limits)
+        self.policy.check_plans(limits)
+
+    @once
+    def counters(self) -> CircuitBreaker:
+        """The limiter, behind its circuit breaker."""
+        check_countable(self.limiter, self._limits_at_start())
         return CircuitBreaker(
-            limiter,
-            awaited=awaited,
+            self.limiter,
+            awaited=self._awaits,
             timeout=self.settings.limiter_timeout,
             fails_open=self.settings.on_limiter_error == "open",
             processes=self.settings.limiter_processes,
@@ -305,7 +317,7 @@ class Ports(ABC, Generic[AnyStore, Work]):
         return await self._run_slowly(partial(self.hasher.verify, token, digest), share)
 
     def _share_of(self, client: str, key_id: str) -> str:
-        """Return whose turn a slow hash takes; the unnamed share's if nothing speaks against it."""
+        """Return the share whose turn a slow hash takes; by default the unnamed share."""
         if self.blocklist.has_failed(client):
             return _GUESSES
         return key_id if self.blocklist.has_failed(key_id) else ""
@@ -320,12 +332,12 @@ class Ports(ABC, Generic[AnyStore, Work]):
 
     @property
     @abstractmethod
-    def counters(self) -> CircuitBreaker:
-        """The limiter, behind its circuit breaker."""
+    def limiter(self) -> RateLimiter | AsyncRateLimiter:
+        """The counters of limits."""
 
     @abstractmethod
     async def _store_slowly(self, job: Callable[[], str]) -> str:
-        """Run a slow hash that is to be stored, within the deadline of management."""
+        """Run a slow hash whose result will be stored, within the deadline of management."""
 
     @abstractmethod
     async def _run_slowly(self, job: Callable[[], Answer], share: str) -> Answer:

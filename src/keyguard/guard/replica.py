@@ -1,13 +1,13 @@
-"""The read replica as requests use it.
+"""The read replica, as requests use it.
 
-A replica may be behind the primary, so its answer is believed only as far as the change feed, which
-asks the primary, vouches for it: where the replica stands at a position at which the feed has
-ended, and nothing has been heard since of a change of the key or its organization. Such an answer
-is as old as the feed's last, so ``max_staleness`` bounds it like any other. The replica only lets
-in. Whatever would be refused, and whatever can't be believed, the primary is asked.
+A replica may be behind the primary, so its answer is trusted only as far as the change feed, which
+asks the primary, vouches for it. The replica must have reached a position at which the feed has
+ended, and no change of the key or its organization may have been read since. Such an answer is as
+old as the feed's last one, so ``max_staleness`` bounds it like any other. A replica's answer can
+only let a request in. Before a refusal, and when the answer can't be trusted, the primary is asked.
 
-A replica that fails, or stands elsewhere, is left alone. The background work asks it, so that no
-request waits for it, and has requests use it again once it is in step.
+Requests do not use a replica that fails or is at another position. The background work asks it
+instead, so that no request waits for it. Once it is in step, requests use it again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NO_KEY = "0" * 16
 
 
 def another_history(place: str) -> str:
-    """Say that a server stands where its primary never stood."""
+    """Return the error for a server at a position that its primary never had."""
     return (
         f"{place} holds another history than the key store: it is no replica of it, or one of them "
         "was restored from a backup"
@@ -41,14 +41,14 @@ def another_history(place: str) -> str:
 
 
 class ReplicaPort(ReplicaCare):
-    """A read replica, in either flavour. Over one for sync code no method suspends.
+    """A read replica, in either flavour. With one for sync code no method suspends.
 
     Args:
         replica: The replica.
-        tokens: Says what can be believed.
-        settings: What the service has settled.
+        tokens: The memory of verified tokens. It decides which answers can be trusted.
+        settings: The settings of the service.
         clock: Where time comes from.
-        tell: Takes the events of its failing and recovering.
+        tell: Reports its failures and recoveries to the hooks.
 
     Raises:
         ConfigurationError: ``max_staleness`` is 0.
@@ -87,9 +87,9 @@ class ReplicaPort(ReplicaCare):
         try:
             # So that there is time to ask the primary.
             record, position = await self._read(key_id, self._timeout if left is None else left / 2)
-        except CorruptDataError:  # of this one record, of which the primary has the last word
+        except CorruptDataError:  # only this record is damaged; the primary decides
             return None
-        except Exception:  # noqa: BLE001 - whatever it is, the background work finds out
+        except Exception:  # noqa: BLE001 - the background work finds out what it is
             self._is_in_step = False
             return None
         if record is None or not self._lets_in(record):
@@ -100,10 +100,10 @@ class ReplicaPort(ReplicaCare):
         return None if mark is None else (record, mark)
 
     async def look_after(self) -> str | None:
-        """Have the replica ready, and have requests use it once it is in step.
+        """Check the replica, and let requests use it once it is in step.
 
         Returns:
-            Where it stands, if nothing that it has there can be believed.
+            Its position, if no answer of the replica at that position can be trusted.
         """
         # The feed must be asked again in time.
         seconds = min(self._timeout, self._max_staleness / 4)
@@ -115,7 +115,7 @@ class ReplicaPort(ReplicaCare):
             if self._is_in_step:
                 return None
             _, position = await self._read(NO_KEY, seconds)
-        except Exception as failure:  # noqa: BLE001 - told once, and tried again
+        except Exception as failure:  # noqa: BLE001 - reported once, and tried again
             self._note_failure(failure)
             return None
         if not self._tokens.knows(position):
@@ -128,7 +128,7 @@ class ReplicaPort(ReplicaCare):
         return None
 
     def note_behind(self, *, is_foreign: bool) -> None:
-        """Tell of a replica that has been behind for too long, or is of another key store."""
+        """Report a replica that has been behind for too long, or that follows another key store."""
         now = self._clock.monotonic()
         if self._behind_since is None:
             self._behind_since = now
@@ -144,7 +144,7 @@ class ReplicaPort(ReplicaCare):
         return await in_time(seconds, answer) if isinstance(answer, Awaitable) else answer
 
     def _lets_in(self, record: KeyRecord) -> bool:
-        # A stored form is replaced without a word in the feed, and its pepper may be retired.
+        # No feed entry reports that a stored form was replaced, and its pepper may be retired.
         pepper = scheme_of(record.digest).partition(":")[2]
         return record.works(self._now()) and pepper in self._peppers
 

@@ -22,8 +22,8 @@ from keyguard.runtime.sync import run_sync
 class Requests:
     """The requests for keys of one guard.
 
-    Somebody asks for a key, others approve, and the requester claims it: only then the key and its
-    token are made.
+    Somebody asks for a key, others approve, and the requester claims it. The key and its token are
+    made only at the claim.
     """
 
     def __init__(self, ports: ManagementPorts) -> None:
@@ -44,17 +44,17 @@ class Requests:
         """Ask for a key.
 
         Args:
-            organization: Id or slug of the organization that shall own the key.
+            organization: Id or slug of the organization that will own the key.
             name: The key's display name, at most 200 characters.
             scopes: The scopes that it needs.
-            expires_in: How long it shall work, from the claim on; None for as long as its
+            expires_in: How long it will work, from the claim on; None for the longest time that its
                 organization allows.
             limits: Its limits.
-            allowed_networks: The networks that it shall work from; empty for all.
+            allowed_networks: The networks that it will work from; empty for all.
             reason: Why it is needed, for the approver; at most 1,000 characters.
-            actor: Who asks: a person, a name as the service names people, or a principal, for the
-                family of its key. It may ask for more than it has. Nobody has more than 5 open
-                requests in an organization.
+            actor: Who asks: a person, a name as the service names people, or a principal, which
+                asks for the family of its key. A principal may ask for more than its key has.
+                Nobody has more than 5 open requests in an organization.
 
         Returns:
             The request, which a rule may have approved already, and its ticket. The ticket is not
@@ -62,7 +62,7 @@ class Requests:
 
         Raises:
             InvalidValueError: A value is not valid, or a scope is not in the catalogue.
-            NotFoundError: No organization has that id or slug, or it is not the principal's.
+            NotFoundError: No organization has that id or slug, or the principal belongs to another.
             RefusedError: The organization is disabled, a scope is above its ceiling, the key would
                 work for longer than it allows, the requester has too many open requests, has made
                 too many within a day, is making another at the moment or may not ask, or the
@@ -91,8 +91,8 @@ class Requests:
             request_id: Its id.
             organization: Id or slug of the only organization whose request is wanted. A request of
                 another organization is then not found, exactly like an unknown one. None for any.
-            asked_by: The only principal, person or name whose request is wanted. A key that
-                somebody holds finds what its family asked for in its holder's name. None for any.
+            asked_by: The only principal, person or name whose request is wanted. A key that has an
+                owner finds the requests that its family made in the owner's name. None for any.
 
         Raises:
             NotFoundError: No request has that id.
@@ -117,9 +117,9 @@ class Requests:
         Args:
             organization: Id or slug of the organization whose requests are wanted; None for all.
             requester: The only requester whose requests are wanted.
-            asked_by: As for :meth:`get`. A page may then have fewer requests than there are.
-            statuses: The statuses of which they have one now, such as ``["pending"]``; empty for
-                any.
+            asked_by: As for :meth:`get`. A page may then have fewer than ``limit`` requests
+                although more follow.
+            statuses: The statuses that are wanted, such as ``["pending"]``; empty for any.
             after: The ``next`` of the page before, or None for the first.
             limit: How many at most, 1 to 1000.
 
@@ -151,7 +151,7 @@ class Requests:
         version: int | None = None,
         actor: Actor = None,
     ) -> KeyRequest:
-        """Approve a request, or a part of it. What is not given is granted as it was asked for.
+        """Approve a request or a part of it. Arguments that are left out grant what was asked for.
 
         Where the setting ``approvals`` asks for several approvers, the request stays pending until
         the last of them. Each may grant less than the one before.
@@ -163,13 +163,13 @@ class Requests:
             limits: The limits that it has instead.
             allowed_networks: The networks that it works from instead.
             note: A note for the requester, at most 200 characters.
-            version: The only version of it that is decided on, as the caller has read it.
+            version: The version that the caller has read. No other version is decided on.
             actor: Who approves it, never the requester. A principal can approve only requests of
                 its own organization, with the scope ``requests:approve`` or ``admin``, and grant
                 nothing that its own key does not have.
 
         Returns:
-            The request as it stands after.
+            The request after the change.
 
         Raises:
             InvalidValueError: A value is not valid.
@@ -207,11 +207,11 @@ class Requests:
         Args:
             request_id: Its id.
             note: A note for the requester, at most 200 characters.
-            version: The only version of it that is decided on, as the caller has read it.
+            version: The version that the caller has read. No other version is decided on.
             actor: Who denies it, never the requester.
 
         Returns:
-            The request as it stands after.
+            The request after the change.
 
         Raises:
             InvalidValueError: The note is not valid.
@@ -231,16 +231,16 @@ class Requests:
         version: int | None = None,
         actor: Actor = None,
     ) -> KeyRequest:
-        """Take an approval back before the key is claimed.
+        """Take an approval back, before the key is claimed.
 
         Args:
             request_id: The request's id.
             note: A note for the requester, at most 200 characters.
-            version: The only version of it that is decided on, as the caller has read it.
+            version: The version that the caller has read. No other version is decided on.
             actor: Who takes it back, never the requester.
 
         Returns:
-            The request as it stands after.
+            The request after the change.
 
         Raises:
             InvalidValueError: The note is not valid.
@@ -257,7 +257,7 @@ class Requests:
     def withdraw(
         self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None
     ) -> KeyRequest:
-        """Withdraw an own request that is pending or approved.
+        """Withdraw the actor's own request, which is pending or approved.
 
         Args:
             request_id: Its id.
@@ -265,11 +265,12 @@ class Requests:
             actor: Who withdraws it.
 
         Returns:
-            The request as it stands after.
+            The request after the change.
 
         Raises:
             InvalidValueError: Neither a ticket nor an actor is given.
-            NotFoundError: No request has that id, the ticket is not its, or it is not the actor's.
+            NotFoundError: No request has that id, the ticket is another one's, or the actor did not
+                make the request.
             RefusedError: The request is no longer open.
             StoreError: The key store failed.
         """
@@ -280,12 +281,12 @@ class Requests:
     def claim(
         self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None
     ) -> IssuedKey:
-        """Make the key of a request that is approved. Of several calls, one makes it.
+        """Make the key of an approved request. Of several concurrent calls, only one succeeds.
 
         Args:
             request_id: The request's id.
             ticket: Its ticket; None if the actor is the requester.
-            actor: Who claims it, never one who approved it.
+            actor: Who claims it. An approver of the request can't.
 
         Returns:
             The key, whose owner is the requester, and its token. The token is not stored. It is
@@ -293,10 +294,11 @@ class Requests:
 
         Raises:
             InvalidValueError: Neither a ticket nor an actor is given.
-            NotFoundError: No request has that id, the ticket is not its, or it is not the actor's.
+            NotFoundError: No request has that id, the ticket is another one's, or the actor did not
+                make the request.
             RefusedError: The request is not approved, or was claimed or has lapsed; the actor has
-                approved it; the organization is disabled, has as many keys as it may, or no longer
-                may have what was granted.
+                approved it; the organization is disabled, has as many keys as it may, or may no
+                longer grant what was approved.
             StoreError: The key store failed.
         """
         operation = self._operations.claim(request_id, ticket=ticket, actor=actor)
@@ -308,25 +310,26 @@ class Requests:
     ) -> IssuedKey:
         """Replace a claimed key that nobody has used.
 
-        It is for a token that was lost. The old key is revoked in the same commit. The new one has
-        the same rights and ends when the old one would have. A key that was used is rotated
-        instead. keyguard tells the store of uses once a minute, so a key that was used just now may
+        Call it if the token was lost. The old key is revoked in the same commit. The new one has
+        the same rights and ends when the old one would have. Rotate a key that was used instead.
+        keyguard writes uses to the store once a minute, so a key that was used just now may still
         be replaced.
 
         Args:
             request_id: The request's id.
             ticket: Its ticket; None if the actor is the requester.
-            actor: Who claims it, never one who approved it.
+            actor: Who claims it. An approver of the request can't.
 
         Returns:
             The new key and its token.
 
         Raises:
             InvalidValueError: Neither a ticket nor an actor is given.
-            NotFoundError: No request has that id, the ticket is not its, or it is not the actor's.
+            NotFoundError: No request has that id, the ticket is another one's, or the actor did not
+                make the request.
             RefusedError: The request is not claimed, or its key was used, rotated or revoked, or
-                has expired; the actor has approved it; or the organization is disabled or no longer
-                may have what was granted.
+                has expired; the actor has approved it; or the organization is disabled or may no
+                longer grant what was approved.
             StoreError: The key store failed.
         """
         operation = self._operations.reclaim(request_id, ticket=ticket, actor=actor)

@@ -39,13 +39,14 @@ class Revocations:
                 organization.
 
         Returns:
-            The key as it stands after. Revoking a revoked key changes nothing: the first time and
+            The key after the call. Revoking a revoked key changes nothing: its first time and
             reason stay. A key whose record can't be read is revoked as well, without ``force``.
 
         Raises:
             InvalidValueError: The reason or the note is not valid.
             NotFoundError: No key has that id.
-            RefusedError: It is the last key that has ``admin``, or the actor's key no longer works.
+            RefusedError: The key is the last one that has ``admin``, or the actor's key no longer
+                works.
             StoreError: The key store failed.
         """
         return run_sync(
@@ -72,12 +73,12 @@ class Revocations:
                 own organization.
 
         Returns:
-            All keys of the family as they stand after, oldest first, then those whose records
-            can't be read.
+            All keys of the family after the call, oldest first, then those whose records can't be
+            read.
 
         Raises:
             InvalidValueError: The reason or the note is not valid.
-            NotFoundError: No key is of that family.
+            NotFoundError: No key belongs to that family.
             RefusedError: The last key that has ``admin`` is among them, or the actor's key no
                 longer works.
             StoreError: The key store failed.
@@ -91,18 +92,18 @@ class Revocations:
     def revoke_token(self, token: Secret | str, *, note: str | None = None) -> Key | DamagedKey:
         """Revoke the key of a token that was found where it should not be.
 
-        To hold the token is enough: no actor is asked for.
+        The token is enough: this needs no actor.
 
         Args:
             token: The whole token, as a client sends it.
             note: Where it was found, for example; at most 200 characters.
 
         Returns:
-            The key as it stands after. A revoked key stays as it is.
+            The key after the call. A revoked key stays as it is.
 
         Raises:
             InvalidValueError: The note is not valid.
-            NotFoundError: The token belongs to no key.
+            NotFoundError: The token belongs to no key, or is not one of this service.
             CorruptDataError: The key's record is damaged, so that the token can't be verified. The
                 message names the key's id, by which :meth:`revoke` revokes it.
             StoreError: The key store failed.
@@ -121,25 +122,27 @@ class Revocations:
         """Delete the keys of all organizations that ended long ago.
 
         A key has ended when it was revoked, has expired, or the grace of its rotation is over. Its
-        record is gone for good, with the stored form of its token: to requests it is an unknown
-        key, and only the audit trail tells that it was there. Keys are deleted in batches, each
-        whole or not at all, so this may be run again, and several times at once.
+        record is deleted for good, with the stored form of its token. Requests with the token are
+        then answered like those with an unknown key, and only the audit trail shows that the key
+        existed. Keys are deleted in batches, each whole or not at all, so this may be run again,
+        and several times at once.
 
         Args:
-            ended_for: For how long they have ended; by default the setting ``keep_ended_keys``. It
-                is at least a day, and ``request_lifetime`` and twice ``claim_lifetime`` together:
-                so long may a request for a key rest on a key that asked or approved.
+            ended_for: How long ago they ended; by default the setting ``keep_ended_keys``. It is at
+                least a day, and at least ``request_lifetime`` plus twice ``claim_lifetime``: a
+                request for a key may need the key that asked or approved for that long.
             dry_run: Whether only to count them.
-            actor: Who deletes them, for the audit trail. A principal can't, and of persons only an
-                operator.
+            actor: Who deletes them, for the audit trail. A principal can't. Of persons, only an
+                operator can.
 
         Returns:
-            How many were deleted, and which could not be, as their records are damaged.
+            How many keys were deleted, and which were not because their records are damaged.
 
         Raises:
             InvalidValueError: The span is too short, or neither the argument nor the setting gives
                 one.
-            RefusedError: The actor may not, or the clock of the store's server is behind.
+            RefusedError: The actor is a principal or a person who is not an operator, or the clock
+                of the store's server is behind.
             StoreError: The key store failed. What was deleted before stays deleted.
         """
         return run_sync(

@@ -1,4 +1,4 @@
-"""What a guard tells of itself, for metrics."""
+"""What a guard reports about itself, for metrics."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statistics:
-    """What one guard has counted in this process, and how it stands now.
+    """What one guard has counted in this process, and its present state.
 
     A forked child counts from 0.
 
     Args:
         decisions: How many requests had each outcome: ``"allowed"``, or the value of a
             :class:`~keyguard.Reason`.
-        organizations: The same by organization and outcome, for organizations that telemetry was
-            asked to tell apart. A request that is let in and refused later is first counted as
-            allowed, and taken away there.
+        organizations: How many requests had each outcome, for each organization that telemetry
+            lists separately. A request that is let in and refused later is first counted as
+            allowed; that count is taken back.
         lookups: How many look-ups of keys had each result: ``"hit"`` (the token was remembered),
             ``"miss"`` (the store was asked), ``"shared"`` (the answer to another request served).
         cache_entries: The number of verified tokens that are remembered.
@@ -28,8 +28,8 @@ class Statistics:
             ``"allowed"`` or ``"denied"``. Policies that were set for a key or an organization are
             ``"other"``.
         limiter_is_up: Whether the counters answer; None before they were needed.
-        usage_pending: The number of cells of usage that wait to be told to the store.
-        usage_lost: The number of requests of which no store will be told.
+        usage_pending: The number of cells of usage that wait to be written to the store.
+        usage_lost: The number of requests whose usage no store will get.
     """
 
     decisions: Mapping[str, int]

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
-from keyguard.core.keys.lists import KeyDigest, KeyFilter
 from keyguard.core.keys.ports import KeyStore
 from keyguard.core.keys.records import Key, KeyRecord, Organization, Use
 from keyguard.core.texts import escaped
@@ -25,6 +24,7 @@ if TYPE_CHECKING:  # only changes and reports need these
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
     from keyguard.core.keys.commit import Commit, Ending
+    from keyguard.core.keys.lists import KeyDigest, KeyFilter
     from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
     from keyguard.core.keys.temporary import Temporary
     from keyguard.core.usage.values import Flush, Period, Question, Total, Writer
@@ -36,16 +36,16 @@ Asked = TypeVar("Asked")
 _logger = logging.getLogger("keyguard")
 
 _TRY_AGAIN = "try again later"
-_LOOK_FIRST = "whether the change was made is not known: look before you try again"
+_LOOK_FIRST = "the change may have been made: check before you try again"
 
 
 async def in_time(seconds: float, answer: Awaitable[Answer], advice: str = _TRY_AGAIN) -> Answer:
     """Await an answer of the key store.
 
     Args:
-        seconds: After how long the call is ended.
+        seconds: The time after which the call is ended.
         answer: The call.
-        advice: What the error says to do.
+        advice: What the message of the error advises.
 
     Raises:
         StoreUnavailableError: The store did not answer in time.
@@ -64,8 +64,8 @@ class _Port:
 
     Args:
         timeout: Seconds that a call may take.
-        observers: Who observes the calls.
-        key_store: What names the database.
+        observers: The observers of the calls.
+        key_store: The key store, which names the database.
     """
 
     _room = ""
@@ -77,7 +77,7 @@ class _Port:
         self._key_store = key_store
 
     def around(self, method: object) -> AbstractContextManager[None]:
-        """Have a call of a method observed."""
+        """Call a method of the store, and let the observers see the call."""
         observers = self._observers.of_keys
         if not observers:
             return UNOBSERVED
@@ -103,7 +103,7 @@ class StorePort(_Port, KeyStore):
     Args:
         store: The store.
         timeout: Seconds that a call may take.
-        observers: Who observes the calls.
+        observers: The observers of the calls.
     """
 
     def __init__(self, store: Store | AsyncStore, timeout: float, observers: Observers) -> None:
@@ -119,7 +119,7 @@ class StorePort(_Port, KeyStore):
         page = await self._ask(method, *args, **options)
         if page.damaged:
             left_out = escaped(", ".join(page.damaged))
-            _logger.warning("a list leaves out what the key store can't read: %s", left_out)
+            _logger.warning("a list leaves out records that the key store can't read: %s", left_out)
         return page
 
     async def _change(
@@ -133,14 +133,14 @@ class StorePort(_Port, KeyStore):
             return answer
 
     async def commit(self, commit: Commit) -> bool:
-        """Commit, and forget what changes, also if it failed: it may have happened."""
+        """Commit, and forget what changes, even after an error: the change may have happened."""
         try:
             return await self._change(self._store.commit, commit)
         finally:
             VerifiedTokens.forget(commit.subjects())
 
     async def end(self, ending: Ending) -> tuple[str, ...] | None:
-        """End keys or an organization, and forget them, also if it failed."""
+        """End keys or an organization, and forget them, even after a failure."""
         ended: tuple[str, ...] | None = None
         try:
             ended = await self._change(self._store.end, ending)
@@ -215,7 +215,7 @@ class UsagePort(_Port, UsageStore):
     Args:
         usage: The store of usage.
         timeout: Seconds that a call may take.
-        observers: Who observes the calls.
+        observers: The observers of the calls.
         key_store: The key store that keeps the usage.
     """
 

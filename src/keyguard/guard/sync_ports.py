@@ -15,7 +15,6 @@ from keyguard.runtime.deadlines import within
 from keyguard.runtime.lazy import once
 from keyguard.runtime.waiting import ThreadWaits
 from keyguard.stores.base import RateLimiter, Store
-from keyguard.stores.failover import CircuitBreaker
 from keyguard.stores.limiters import open_limiter
 
 
@@ -23,23 +22,19 @@ class SyncPorts(Ports[Store, ThreadWorker]):
     """The ports of sync code. No method suspends."""
 
     _worker = ThreadWorker
+    _awaits = False
 
     @once
     def lookups(self) -> Lookups[threading.Event]:
-        """The look-ups that are under way."""
+        """The look-ups in progress."""
         return Lookups(self.tokens, self.counts, ThreadWaits())
 
     @once
     def limiter(self) -> RateLimiter:
-        """What counts."""
+        """The counters of limits."""
         return open_limiter(
             self._wanted, self._raw, clock=self.clock, patience=self.settings.patience
         )
-
-    @once
-    def counters(self) -> CircuitBreaker:
-        """The limiter, behind its circuit breaker."""
-        return self._breaker_before(self.limiter, awaited=False)
 
     async def find_key(self, key_id: str, *, fresh: bool) -> Found:
         self.background.start()
@@ -71,7 +66,7 @@ class SyncPorts(Ports[Store, ThreadWorker]):
             return self.pool.run(job)
 
     def close(self) -> None:
-        """Tell the store what it was not told yet, and close all but the store."""
+        """Write what is pending to the store, and close all parts except the store."""
         if "background" in vars(self):
             self.background.close()
         if "pool" in vars(self):

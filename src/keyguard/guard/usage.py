@@ -38,23 +38,23 @@ class Usage:
 
         Args:
             organization: Id or slug of the organization whose keys were used.
-            key: The id of the only key that is asked for.
-            family: The only family that is asked for: a key, its predecessors and its successors.
+            key: The id of the only key that is wanted.
+            family: The only family that is wanted: a key, its predecessors and its successors.
             start: A time in the first period, or a date in the zone. By default a report covers 7
                 days, 25 quarters or hours, 8 weeks or 13 months.
             end: The time or date that the last period reaches; by default now.
             step: The length of the periods: ``"15m"``, ``"hour"``, ``"day"``, ``"week"`` (from
                 Monday) or ``"month"``, by the clocks of the zone.
             zone: The name of a time zone; by default that of the organization.
-            group_by: What counts are told apart by: ``"key"``, ``"family"``, ``"outcome"`` or
+            group_by: What counts are grouped by: ``"key"``, ``"family"``, ``"outcome"`` or
                 ``"tag"``; None for all together.
             after: The ``next`` of the page before, or None for the first.
             limit: How many items at most, 1 to 1000.
 
         Raises:
-            InvalidValueError: An argument is not valid, there are too many periods, or what is kept
-                does not tell them apart: beyond 35 days there are only days of the organization's
-                own zone.
+            InvalidValueError: An argument is not valid, there are too many periods, or the store no
+                longer keeps usage in such detail: after 35 days it keeps only days of the
+                organization's own zone.
             NotFoundError: There is no such organization, or it has no such key.
             ConfigurationError: The guard counts no usage, or its key store keeps none.
             StoreError: The key store failed.
@@ -92,7 +92,7 @@ class Usage:
             start: A time in the first day, or its date in the zone; by default a week ago.
             end: The time or date that the last day reaches; by default now.
             zone: The name of a time zone; by default that of the organization.
-            by: What counts are told apart by, as for :meth:`report`.
+            by: What counts are grouped by, as for :meth:`report`.
             outcome: The only outcome that counts: ``"allowed"``, or the reason of refusals.
             limit: How many items at most, 1 to 1000.
 
@@ -118,13 +118,13 @@ class Usage:
         )
 
     def mine(self, principal: Principal) -> OwnUsage:
-        """Return what the key of a principal has used today and this month, and what is left to it.
+        """Return what a principal's key has used today and this month, and what its limits leave.
 
         Args:
             principal: Who asks.
 
         Raises:
-            InvalidValueError: That is not a principal.
+            InvalidValueError: The argument is not a principal.
             NotFoundError: The key does not exist.
             ConfigurationError: The guard counts no usage, or its key store keeps none.
             StoreError: The key store, or the store of the counters, failed.
@@ -152,16 +152,16 @@ class Usage:
         return run_sync(self._operations.hints(organization=organization, after=after, limit=limit))
 
     def new_hints(self, *, organization: str) -> tuple[Hint, ...]:
-        """Return the hints that this method has not returned before, and tell the hooks of them.
+        """Return the hints that this method has not returned before, and report them to the hooks.
 
-        Call it once a day, from whatever runs such jobs. Several processes may do so: one of them
-        is told of each hint. A hint whose cause lasts is told of again after 90 days.
+        Call it once a day, from whatever runs such jobs. Several processes may do so: each hint is
+        returned to one of them. A hint whose cause lasts is returned again after 90 days.
 
         Args:
             organization: Id or slug of the organization.
 
         Returns:
-            The hints, the most urgent first. Each was an event ``HintFound``.
+            The hints, the most urgent first. The hooks got an event ``HintFound`` for each.
 
         Raises:
             InvalidValueError: This machine does not know the organization's time zone.
@@ -176,7 +176,7 @@ class Usage:
     ) -> datetime:
         """Keep a hint from being shown for a time.
 
-        The audit trail does not report it, as no key and no organization changes.
+        The audit trail gets no entry, as no key and no organization changes.
 
         Args:
             organization: Id or slug of the organization.

@@ -1,9 +1,9 @@
-"""A request that its server states, and what the guard says of it."""
+"""A request described by plain values, and the verdict of the guard on it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from keyguard.core.access.answers import RETIRES_FIELD, Response
 from keyguard.core.access.credentials import describe_misuse
@@ -18,14 +18,20 @@ from keyguard.request.limits import CurrentLimits
 from keyguard.request.ports import RequestGuard
 from keyguard.request.state import RequestState
 
-if TYPE_CHECKING:
-    from keyguard.guard import AsyncKeyguard, Keyguard
-
 __all__ = ["StatedRequest", "Verdict", "admit", "decide"]
 
 
+class StatingGuard(RequestGuard, Protocol):
+    """A guard of either flavour that takes requests as plain values."""
+
+    @property
+    def stated(self) -> Admission:
+        """The admission of these requests."""
+        ...
+
+
 class StatedRequest(RequestState):
-    """A request as its server states it, whatever the protocol."""
+    """A request described by plain values, in any protocol."""
 
     def __init__(
         self,
@@ -49,7 +55,7 @@ class StatedRequest(RequestState):
         self._connection = client
 
     def connection(self) -> Client:
-        """Return who holds the connection, and whether it is encrypted."""
+        """Return the address of the connection's other end, and whether it is encrypted."""
         return self._connection
 
     @property
@@ -64,7 +70,7 @@ class StatedRequest(RequestState):
 
     @property
     def raw_path(self) -> None:
-        """None: nobody tells how the path was sent."""
+        """None: the path as it was sent is not known."""
         return None
 
     def credentials(self) -> Sequence[str | bytes]:
@@ -101,7 +107,7 @@ class StatedRequest(RequestState):
 
 
 class Verdict:
-    """What :meth:`Keyguard.admit <keyguard.Keyguard.admit>` says of a request.
+    """The verdict of :meth:`Keyguard.admit <keyguard.Keyguard.admit>` on a request.
 
     It is true if the request may pass, and false if it must not.
 
@@ -113,7 +119,7 @@ class Verdict:
         refusal: Why the request must not pass; None if it may.
         principal: Who made the request. None on a public path, where a rule leaves a request
             without a key to another login (``also``), and if it was refused.
-        limits: How its limits stand, to settle or reserve what it costs.
+        limits: Its limits, to see their state and to settle or reserve its cost.
     """
 
     __slots__ = ("_state", "limits", "principal", "refusal")
@@ -134,7 +140,7 @@ class Verdict:
     def fields(self) -> list[tuple[str, str]]:
         """Return the fields for the answer to a request that may pass.
 
-        They say how its limits stand, and when its key ends if the key has a successor.
+        They give the state of its limits, and the end of its key if the key has a successor.
         """
         state = self._state
         fields = [] if state.receipt is None else state.guard.limit_fields(state.receipt)
@@ -148,7 +154,7 @@ class Verdict:
         It has the bytes that every adapter sends. Leave the body out where the method is ``HEAD``.
 
         Raises:
-            ConfigurationError: The request may pass: the service answers it.
+            ConfigurationError: The request may pass, so the service must answer it.
         """
         if self.refusal is None:
             raise ConfigurationError("the request may pass, so the service answers it itself")
@@ -156,7 +162,7 @@ class Verdict:
 
 
 async def admit(
-    guard: Keyguard | AsyncKeyguard,
+    guard: StatingGuard,
     fields: Sequence[str | bytes],
     *,
     method: str,
@@ -166,7 +172,7 @@ async def admit(
     client: Client,
     cost: int | None,
 ) -> Verdict:
-    """Do what :meth:`~keyguard.Keyguard.admit` says. For sync code nothing in it suspends."""
+    """Decide as :meth:`~keyguard.Keyguard.admit` describes. For sync code nothing suspends."""
     misuse = describe_misuse(fields)
     if misuse is not None:
         del fields  # a traceback that passes here must not show the token
@@ -184,8 +190,6 @@ async def admit(
     del fields, headers
     if cost is not None:
         check_cost(cost)
-    if guard.stated is None:
-        guard.stated = Admission(guard, guard.settings.rule_book())
     return await decide(guard.stated, state)
 
 

@@ -19,8 +19,8 @@ from keyguard.core.keys.records import Key, Organization, fields_of
 from keyguard.core.keys.requests import KeyRequest, KeyTerms
 from keyguard.core.limits.stored import dump_limits
 from keyguard.core.texts import check_text
-from keyguard.core.values import Metadata, check_texts, settle_times
-from keyguard.exceptions import InvalidValueError, shown
+from keyguard.core.values import Metadata, check_texts, member_of, settle_times
+from keyguard.exceptions import InvalidValueError
 
 Actor = Principal | Person | str | None
 """The author of a change: a principal, a person, a name, or None for the service itself."""
@@ -65,10 +65,11 @@ class AuditEntry:
             person, a name, or ``service``.
         action: The kind of change.
         subject: The id of the key, organization or request that changed; ``audit`` for the trail.
-        organization: The id of that organization, or of the one that it belongs to; likewise.
+        organization: The id of that organization, or of the one that the subject belongs to;
+            ``audit`` for the trail.
         before: The changed fields before the change; None for a new record.
         after: The same fields after the change.
-        id: The position in the trail, which the store sets.
+        id: The position in the trail. The store sets it.
 
     Raises:
         InvalidValueError: A name is no text, or the fields are no mapping.
@@ -84,7 +85,9 @@ class AuditEntry:
     id: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "action", _read_action(self.action))
+        action: object = self.action  # a text, as a store has read it
+        if not isinstance(action, Action):
+            object.__setattr__(self, "action", member_of(Action, action, "kind of change"))
         check_texts(
             ("an actor", self.actor),
             ("a subject", self.subject),
@@ -96,22 +99,12 @@ class AuditEntry:
         settle_times(self, "at")
 
 
-def _read_action(action: object) -> Action:
-    try:
-        return Action(str(action))
-    except ValueError:
-        known = ", ".join(Action)
-        raise InvalidValueError(
-            f"{shown(action)} is no kind of change; there are: {known}"
-        ) from None
-
-
 def actor_name(actor: Actor) -> str:
     """Return the name of an author in the trail.
 
     Raises:
-        InvalidValueError: It is not a principal, a person, a short text or None, or it is a text
-            that could be taken for a person.
+        InvalidValueError: The author is not a principal, a person, a short text or None, or is a
+            text that could be taken for a person.
     """
     if isinstance(actor, Principal):
         return f"key:{actor.key_id}"
@@ -154,7 +147,7 @@ def describe(
 
 
 def describe_deletion(at: datetime, actor: Actor, key: Key) -> AuditEntry:
-    """Return the entry for a key that is deleted, by which people and lists still know its place.
+    """Return the entry for a deleted key. It keeps the key's place in lists.
 
     Args:
         at: The time.

@@ -2,7 +2,7 @@
 
 An operation reads records, decides, and asks for a commit that names the versions it read. If a
 record has another version by then, the store changes nothing, and the operation decides again. So
-of two concurrent operations only one can succeed, on any store, and nothing is locked while an
+only one of two concurrent operations can succeed, on any store, and nothing is locked while an
 operation decides.
 """
 
@@ -52,14 +52,14 @@ class Commit:
         entries: New entries of the audit trail.
         organizations: New organizations.
         keys: New keys; the organization of each is in ``unchanged``.
-        requests: New requests for keys; likewise.
+        requests: New requests for keys; the organization of each is in ``unchanged``.
         changes: Records to change. Each must still have the version that was read.
         unchanged: Other records that must still have the version that was read.
-        witnesses: Keys of which at least one must still have the version that was read. None are
-            asked for if it is empty.
+        witnesses: Keys of which at least one must still have the version that was read. If it is
+            empty, no key is checked.
         deleted: Keys to delete, with every entry of an index that leads to them. Each must still
-            have the version that was read, and stop when it stopped then.
-        kept: For how long each of these must have ended, by the store's own clock.
+            have the version and the end that were read.
+        kept: The time that must have passed since each of these ended, by the store's own clock.
     """
 
     entries: tuple[AuditEntry, ...]
@@ -93,15 +93,15 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
-    """Revokes keys or disables an organization, whatever else changes in them meanwhile.
+    """Revokes keys or disables an organization, even if other changes are made to them meanwhile.
 
     A commit fails if a record has changed since it was read. So the holder of a stolen key could
-    put off its revocation by changing it again and again. An ending names no version of what it
-    ends, and needs no record to be read before.
+    delay its revocation by changing it again and again. An ending names no version of the records
+    that it ends, and they need not be read before.
 
     Args:
         subject: The id of a key, of a family of keys, or of an organization.
-        action: What the audit trail calls it.
+        action: Its action in the audit trail.
         at: The time.
         actor: The author's name in the audit trail.
         fields: The fields to set, the time first. A record that has that time already stays as it
@@ -109,10 +109,10 @@ class Ending:
         within: The id of the only organization in which anything may end; None for any.
         authority: The id of the key that asks for it, which must work at that time; None if no key
             asks.
-        without: Scopes of which no key that ends may have any by then; for a caller that decided by
-            keys without them.
-        witnesses: Keys of which at least one must still have the version that was read. None are
-            asked for if it is empty.
+        without: Scopes that no key which ends may have by then, because the caller decided for keys
+            without them.
+        witnesses: Keys of which at least one must still have the version that was read. If it is
+            empty, no key is checked.
     """
 
     subject: str
@@ -127,7 +127,7 @@ class Ending:
 
     @property
     def ends_organization(self) -> bool:
-        """Whether an organization is disabled; else keys are revoked."""
+        """Whether an organization is disabled; otherwise keys are revoked."""
         return self.subject.startswith("org_")
 
     @property
@@ -137,7 +137,7 @@ class Ending:
 
     @property
     def ended_at(self) -> str:
-        """The name of the field that holds the time, which no ended record lacks."""
+        """The name of the field that holds the time of the end. Every ended record has it."""
         return next(iter(self.fields))
 
     def entry(self, record_id: str, organization: str) -> AuditEntry:

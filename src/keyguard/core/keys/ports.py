@@ -1,4 +1,4 @@
-"""What the core asks of a store of keys."""
+"""The port of a store of keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
-from keyguard.core.keys.lists import KeyDigest, KeyFilter
 from keyguard.core.keys.records import Key, KeyRecord, Organization, Use
 from keyguard.core.values import Page
 
@@ -14,6 +13,7 @@ if TYPE_CHECKING:  # only changes need these
     from keyguard.core.keys.audit import AuditEntry
     from keyguard.core.keys.audit_deletion import AuditDeletion, AuditPart
     from keyguard.core.keys.commit import Commit, Ending
+    from keyguard.core.keys.lists import KeyDigest, KeyFilter
     from keyguard.core.keys.requests import KeyRequest, RequestFilter, RequestRecord
     from keyguard.core.keys.temporary import Temporary
 
@@ -22,8 +22,8 @@ class KeyStore(Protocol):
     """A store of keys, as the core awaits it. A store decides nothing.
 
     Every method does all of its work or nothing, and raises a
-    :class:`~keyguard.exceptions.StoreError` where the store fails. A list leaves out what can't be
-    read, and names it in its page's ``damaged``. For sync code no method suspends.
+    :class:`~keyguard.exceptions.StoreError` where the store fails. A list leaves out records that
+    can't be read, and names them in its page's ``damaged``. For sync code no method suspends.
     """
 
     async def commit(self, commit: Commit) -> bool:
@@ -32,7 +32,7 @@ class KeyStore(Protocol):
         The ids of the entries rise in the order in which commits are seen.
 
         Returns:
-            False where a record that the commit expects has another version, or is gone.
+            False if a record that the commit expects has another version, or is gone.
 
         Raises:
             RefusedError: The slug or id of a new organization, or the id of a new key or request,
@@ -47,9 +47,9 @@ class KeyStore(Protocol):
         Nothing else that changes the same records at the same time can make it fail.
 
         Returns:
-            The ids of the records that ended now; empty if there are none, or if all had ended
-            before. None, and nothing has changed, where the key that asks for it no longer works,
-            a key has got a scope that it was to be without, or every witness has changed.
+            The ids of the records that this call ended; empty if there are none, or if all had
+            ended before. None, with nothing changed, if the key that asks for it no longer works, a
+            key has got a scope that it must not have, or every witness has changed.
         """
         ...
 
@@ -61,7 +61,7 @@ class KeyStore(Protocol):
         """Return up to ``limit`` organizations, ordered by time of creation and then id.
 
         Args:
-            after: The id behind which to start, or None. An unknown id gives an empty page.
+            after: The id after which to start, or None. An unknown id gives an empty page.
             limit: How many at most, at least 1.
         """
         ...
@@ -71,7 +71,7 @@ class KeyStore(Protocol):
         ...
 
     async def find_existing(self, key_ids: Sequence[str]) -> frozenset[str]:
-        """Return those of up to 1000 ids that are the ids of keys."""
+        """Return which of up to 1000 ids are the ids of keys."""
         ...
 
     async def list_keys(self, wanted: KeyFilter, *, after: str | None, limit: int) -> Page[Key]:
@@ -79,8 +79,8 @@ class KeyStore(Protocol):
 
         Args:
             wanted: Which keys. Keys that ended are listed unless the filter excludes them.
-            after: The id behind which to start, or None. It may be that of a key that was deleted,
-                as long as the audit trail tells so. An unknown id gives an empty page.
+            after: The id after which to start, or None. It may be the id of a deleted key, as long
+                as the audit trail has the entry of its deletion. An unknown id gives an empty page.
             limit: How many at most, at least 1.
         """
         ...
@@ -96,7 +96,7 @@ class KeyStore(Protocol):
         """
 
     async def mark_used(self, uses: Sequence[Use]) -> None:
-        """Set when keys were last used, where that is later than what the store knows.
+        """Set when keys were last used, if that is later than the stored time.
 
         This is not a change of the keys: neither their versions nor the audit trail move.
         """
@@ -109,7 +109,7 @@ class KeyStore(Protocol):
         Args:
             organization: The id of the organization whose entries are wanted, or None for all.
             subject: The id of the only record whose entries are wanted, or None.
-            after: The id behind which to start, or None.
+            after: The id after which to start, or None.
             limit: How many at most, at least 1.
         """
         ...
@@ -117,8 +117,8 @@ class KeyStore(Protocol):
     async def delete_audit(self, deletion: AuditDeletion) -> AuditPart:
         """Look at some entries of the audit trail, the oldest first, and delete those that are old.
 
-        It adds an entry that tells how many were deleted, if any were. What others delete at the
-        same time is counted once.
+        If any are deleted, it adds an entry with their number. Entries that concurrent calls delete
+        are counted once.
         """
         ...
 
@@ -133,7 +133,7 @@ class KeyStore(Protocol):
 
         Args:
             wanted: Which requests.
-            after: The id behind which to start, or None. An unknown id gives an empty page.
+            after: The id after which to start, or None. An unknown id gives an empty page.
             limit: How many at most, at least 1.
         """
         ...
@@ -142,7 +142,7 @@ class KeyStore(Protocol):
         """Keep a value until it expires, and delete some that have expired.
 
         Returns:
-            False, and nothing has changed, if a value of the same kind and digest is kept.
+            False, with nothing changed, if a value of the same kind and digest is kept.
         """
         ...
 
@@ -150,7 +150,7 @@ class KeyStore(Protocol):
         """Replace the value of the same kind and digest.
 
         Returns:
-            False, and nothing has changed, if none is kept.
+            False, with nothing changed, if none is kept.
         """
         ...
 
@@ -161,6 +161,6 @@ class KeyStore(Protocol):
     async def take_temporary(self, kind: str, digest: str, now: datetime) -> Temporary | None:
         """Delete the value of a kind and digest, and return it if it had not expired.
 
-        However many take it at once, one gets it.
+        Of several concurrent calls, one gets it.
         """
         ...

@@ -1,7 +1,7 @@
 """The records of organizations and keys.
 
-All are frozen, and check their values when they are built. But a record takes any text, so that
-whatever was stored can be read; the operations check the texts that they store
+All are frozen, and check their values when they are built. A record accepts any text, so that every
+stored record can be read; the operations check the texts before they store them
 (:mod:`keyguard.core.texts`). Times are aware datetimes in UTC with microseconds. A record's
 version counts its changes: a store replaces a record only if it still has the version that was read
 (:mod:`keyguard.core.keys.commit`).
@@ -53,13 +53,13 @@ class Organization(Value):
         slug: Its unique short name: 1 to 63 lower-case letters, digits and inner ``-``.
         name: Its name for people, at most 200 characters.
         created_at: When it was created.
-        disabled_at: When it was disabled, or None; its keys do not work since then.
+        disabled_at: When it was disabled, or None. Its keys do not work while it is disabled.
         limits: The limits of its keys, together or each; see :class:`~keyguard.Limit`.
         scopes: The most that its keys may do, whatever they are granted; None for no ceiling.
         max_key_lifetime: The longest lifetime of its keys, at least a second; None for no bound.
-        max_keys: How many keys it may have at a time; None for no bound. A key that has ended does
-            not count, and a key counts together with those that it was rotated from and to.
-        time_zone: The IANA name of the zone whose days its usage is kept in; at most 64 characters.
+        max_keys: How many keys it may have at a time; None for no bound. Keys that have ended do
+            not count. A key and those that it was rotated from and to count as one.
+        time_zone: The IANA name of a time zone; usage is kept by its days; at most 64 characters.
         plan: The name of its plan among those of the settings, at most 64 characters, or None.
         metadata: The service's own notes, strings to strings.
         version: Counts its changes, from 1.
@@ -147,7 +147,8 @@ class RevocationReason(enum.StrEnum):
         except ValueError:
             known = ", ".join(known.value for known in cls)
             raise InvalidValueError(
-                f"{shown(reason)} is no reason; there are: {known}. Your own words go into the note"
+                f"{shown(reason)} is not a valid reason; use one of: {known}. Put your own words "
+                "into the note"
             ) from None
 
 
@@ -209,8 +210,9 @@ class Key(Value):
             ("key id", self.id, KEY_ID),
             ("key family", self.family, FAMILY_ID),
             ("organization id", self.organization, ORGANIZATION_ID),
-            ("key id", self.id if self.successor is None else self.successor, KEY_ID),
         )
+        if self.successor is not None:
+            check_ids(("key id", self.successor, KEY_ID))
         check_texts(
             ("a key's name", self.name),
             optional=[
@@ -235,8 +237,11 @@ class Key(Value):
     @property
     def ends_at(self) -> datetime | None:
         """When the key stops working unless it is revoked before; None for never."""
-        ends = [end for end in (self.expires_at, self.grace_ends_at) if end is not None]
-        return min(ends, default=None)
+        if self.grace_ends_at is None:
+            return self.expires_at
+        if self.expires_at is None:
+            return self.grace_ends_at
+        return min(self.expires_at, self.grace_ends_at)
 
     @property
     def stops_at(self) -> datetime | None:
@@ -281,7 +286,7 @@ class KeyRecord(Value):
             raise InvalidValueError("a key's record has the stored form of its token")
 
     def works(self, now: datetime) -> bool:
-        """Tell whether the key lets its holder in at ``now``, from some network."""
+        """Return whether the key works at ``now``, from at least one network."""
         active = self.key.status(now) is KeyStatus.ACTIVE
         return active and self.organization.disabled_at is None
 

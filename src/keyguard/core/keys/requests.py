@@ -1,7 +1,7 @@
 """Requests for keys: somebody asks, others approve, and the key is made when it is claimed.
 
-Until the claim there is no token and no digest of one. What a request's status is follows from its
-state and its times, as a key's does.
+Until the claim there is no token and no digest of one. The status of a request follows from its
+state and its times, like that of a key.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from keyguard.core.values import (
     check_ids,
     check_texts,
     check_version,
+    member_of,
     settle_times,
 )
 from keyguard.exceptions import InvalidValueError, shown
@@ -56,12 +57,12 @@ ENDS_AS = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyTerms:
-    """What a key may do, and for how long: as it is asked for, and as it is granted.
+    """What a key may do, and for how long. A request has the terms asked for and those granted.
 
     Args:
         scopes: Its scopes, perhaps with wildcards.
-        expires_in: How long it works from the claim on; None for as long as its organization
-            allows.
+        expires_in: How long it works from the claim on; None for the longest time that its
+            organization allows.
         limits: Its limits.
         allowed_networks: The networks from which it works; empty for any.
 
@@ -100,7 +101,7 @@ class KeyTerms:
         """Return the terms of a JSON text.
 
         Raises:
-            ValueError: The text is not what :meth:`dump` writes.
+            ValueError: The text does not have the form that :meth:`dump` writes.
         """
         stored = json.loads(text)
         try:
@@ -119,19 +120,20 @@ class KeyRequest:
 
     Args:
         id: ``req_`` and 16 base62 digits.
-        organization: The id of the organization that shall own the key.
-        requester: Who asks: a person as the host names people, also if it asks with a key that it
-            holds; or the family of a key that nobody holds.
+        organization: The id of the organization that will own the key.
+        requester: Who asks. It is a person, as the host names people, even if the person asks with
+            a key of its own; or the family of a key that has no owner.
         name: The key's name, at most 200 characters.
-        asked: What is asked for.
+        asked: The terms that are asked for.
         created_at: When it was asked for.
         pending_until: When it expires unless it is decided before.
         reason: The requester's reason, at most 1,000 characters, or None.
-        state: The last change of its state; :meth:`status` knows the times as well.
-        granted: What the approvers grant, no more than is asked; None before the first approval.
-        decided_by: Who approved it so far, or decided otherwise, in order; each is named as a
-            requester is, ``rule:`` and a name stands for a rule of automatic approval, and
-            ``service`` for the service itself.
+        state: The state that was stored last; :meth:`status` respects the times as well.
+        granted: The terms that the approvers grant, at most those asked for; None before the first
+            approval.
+        decided_by: Who approved it so far, or decided otherwise, in order. Each is named like a
+            requester; ``rule:`` and a name stand for a rule of automatic approval, and ``service``
+            for the service itself.
         decided_at: When it was approved, denied, withdrawn or rescinded, or None.
         note: The last decision's note, at most 200 characters, or None.
         claim_by: When it lapses unless the key is claimed before; None before the approval.
@@ -180,7 +182,7 @@ class KeyRequest:
         check_version(self.version)
         if not isinstance(self.asked, KeyTerms) or not isinstance(self.granted, KeyTerms | None):
             raise InvalidValueError("what is asked for and granted are KeyTerms")
-        object.__setattr__(self, "state", _read_state(self.state))
+        object.__setattr__(self, "state", member_of(RequestStatus, self.state, "state"))
         object.__setattr__(self, "decided_by", tuple(self.decided_by))
         settle_times(self, "created_at", "pending_until", optional=_TIMES)
         if self.state is RequestStatus.APPROVED and (self.granted is None or not self.claim_by):
@@ -188,7 +190,7 @@ class KeyRequest:
 
     @property
     def open_until(self) -> datetime | None:
-        """When it stops being open unless its state changes before; None if that is final."""
+        """When it stops being open, unless its state changes before; None if its state is final."""
         if self.state is RequestStatus.PENDING:
             return self.pending_until
         return self.claim_by if self.state is RequestStatus.APPROVED else None
@@ -200,21 +202,13 @@ class KeyRequest:
         return ENDS_AS[self.state]
 
 
-def _read_state(state: object) -> RequestStatus:
-    try:
-        return RequestStatus(str(state))
-    except ValueError:
-        known = ", ".join(RequestStatus)
-        raise InvalidValueError(f"{shown(state)} is no state; there are: {known}") from None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRecord:
     """All that a store keeps of a request.
 
     Args:
         request: The request.
-        digest: The stored form of its ticket, as that of a token.
+        digest: The stored form of its ticket, hashed like a token.
 
     Raises:
         InvalidValueError: The digest is no text.
@@ -230,13 +224,13 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFilter:
-    """Which requests to list; all if no field but the time is set.
+    """Which requests to list; all if only the time is set.
 
     Args:
-        at: The time at which they have a status.
-        organization: The id of the organization that shall own the keys.
+        at: The time for which their status is computed.
+        organization: The id of the organization that will own the keys.
         requester: Who asks.
-        statuses: The statuses of which they have one; empty for any.
+        statuses: The statuses that are listed; empty for any.
     """
 
     at: datetime
@@ -245,7 +239,7 @@ class RequestFilter:
     statuses: frozenset[RequestStatus] = frozenset()
 
     def admits(self, request: KeyRequest) -> bool:
-        """Tell whether the filter lets a request through."""
+        """Return whether the filter admits a request."""
         return (
             self.organization in (None, request.organization)
             and self.requester in (None, request.requester)

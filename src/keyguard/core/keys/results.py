@@ -1,4 +1,4 @@
-"""What management operations return, beside records. Most processes only check keys."""
+"""The results of management operations, besides records. Most processes only check keys."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keyguard.core.tokens.secret import Secret
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedKey:
-    """A new key and its token, which keyguard shows this once.
+    """A new key and its token, which keyguard shows only here.
 
     Args:
         key: The key, as it was stored.
@@ -26,11 +26,11 @@ class IssuedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreatedRequest:
-    """A new request for a key and its ticket, which keyguard shows this once.
+    """A new request for a key and its ticket, which keyguard shows only here.
 
     Args:
         request: The request, as it was stored; a rule may have approved it already.
-        ticket: What claims the key once it is approved; keyguard does not keep it.
+        ticket: The secret that claims the key once it is approved; keyguard does not keep it.
     """
 
     request: KeyRequest
@@ -55,12 +55,13 @@ class RotatedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedKeys:
-    """What became of keys that had ended long ago.
+    """The result of a deletion of keys that ended long ago.
 
     Args:
         count: How many were deleted, or would be.
         before: The time before which they ended.
-        damaged: The ids of those that seem to have ended, and stay because nobody can read them.
+        damaged: The ids of keys that seem to have ended but were not deleted, because their records
+            can't be read.
     """
 
     count: int
@@ -70,7 +71,7 @@ class DeletedKeys:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeletedAudit:
-    """What became of old entries of the audit trail.
+    """The result of a deletion of old entries of the audit trail.
 
     Args:
         count: How many were deleted, or would be.
@@ -83,12 +84,12 @@ class DeletedAudit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DamagedKey:
-    """A key that was to be revoked, and whose record can't be read. It lets nobody in.
+    """A key to revoke whose record can't be read. It does not work.
 
     Args:
         id: The key's id.
         revoked_at: When this call revoked it. None if this call changed nothing: it was revoked
-            before, or something else stands where the time of its revocation belongs.
+            before, or its record holds something else in place of that time.
     """
 
     id: str
@@ -97,12 +98,12 @@ class DamagedKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DamagedOrganization:
-    """An organization that was to be disabled, and whose record can't be read. No key of it works.
+    """An organization to disable whose record can't be read. Its keys do not work.
 
     Args:
         id: The organization's id.
         disabled_at: When this call disabled it. None if this call changed nothing: it was disabled
-            before, or something else stands where the time belongs.
+            before, or its record holds something else in place of that time.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""Temporary values: sessions, links that work once, answers to calls that are repeated."""
+"""Temporary values: sessions, links that work once, and the answers to repeated calls."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LARGEST_VALUE = 8192
 
 @dataclass(frozen=True, slots=True)
 class Temporary:
-    """A temporary value, which is kept until it expires.
+    """A value that is kept until it expires.
 
     Args:
-        kind: What it is, such as ``session``: at most 32 lower-case letters, ``-`` and ``_``.
+        kind: Its kind, such as ``session``: at most 32 lower-case letters, ``-`` and ``_``.
         digest: The SHA-256 digest of what its client holds, in 64 hex digits.
         value: A text of at most 8192 bytes in UTF-8.
         expires_at: When it ends.
@@ -50,9 +50,9 @@ def unexpired(record: Temporary | None, now: datetime) -> Temporary | None:
 
 
 def check_temporary(kind: object, digest: object) -> None:
-    """Refuse what can't be the kind and the digest of a value that expires.
+    """Refuse a malformed kind or digest of a temporary value.
 
     Raises:
-        InvalidValueError: One has the wrong type or form.
+        InvalidValueError: The kind or the digest has the wrong type or form.
     """
     check_ids(("kind of value", kind, _KIND), ("SHA-256 digest in hex digits", digest, _DIGEST))

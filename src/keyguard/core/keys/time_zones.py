@@ -9,13 +9,13 @@ from keyguard.exceptions import InvalidValueError, shown
 
 
 def find_time_zone(name: object) -> tzinfo:
-    """Return the time zone of a name; ``UTC`` takes no database.
+    """Return the time zone of a name. ``UTC`` works without a database.
 
     Args:
         name: Its name in the IANA database, such as ``Europe/Berlin``.
 
     Raises:
-        InvalidValueError: It is no such name, or the database here has no such zone.
+        InvalidValueError: The name is malformed, or this machine's database has no such zone.
     """
     if name == "UTC":
         return UTC

@@ -1,7 +1,8 @@
 """The rule that an organization keeps an administrator, unless force is given.
 
-It is asked of what would be after a change. By whatever operation a key that has ``admin`` would
-end, lose that scope, or be bound to networks, another must remain that lasts and works from there.
+The rule is checked against the state after a change. If an operation would end a key that has
+``admin``, take that scope from it, or bind it to networks, another key must remain that lasts and
+works from the same networks.
 """
 
 from __future__ import annotations
@@ -35,22 +36,23 @@ async def keep_an_administrator(
     *,
     family: str | None = None,
 ) -> tuple[Key, ...]:
-    """Refuse to leave an organization without a key that has ``admin``, at once or soon.
+    """Refuse to leave an organization without a key that has ``admin``, now or soon.
 
     Args:
-        ports: The outside.
+        ports: The ports of management.
         owner: The organization.
         before: Its keys that change, as they are.
         after: The same keys as they will be, and new ones.
         now: The time.
-        family: A family that ends as a whole, whose keys replace nothing.
+        family: A family that ends as a whole, so that none of its keys can be the one that remains.
 
     Returns:
-        Keys of which one must still be as it is when the change is made; empty if it needs none.
+        Keys of which at least one must be unchanged when the change is made; empty if none is
+        needed.
 
     Raises:
-        RefusedError: No administrator would remain. It would have to work until the end of the one
-            that changes or for a week, and from the same networks.
+        RefusedError: No administrator would remain. A key counts as one if it works from the same
+            networks, and for a week or until the end of the key that changes.
     """
     policy = ports.policy
     lost = [key for key in before if _will_administer(policy, owner, key, now)]
@@ -68,18 +70,21 @@ async def keep_an_administrator(
     if not lost or any(replaces(key) for key in after):
         return ()
     gone = {key.id for key in before}
-    others = [False]
+    has_others = False
 
     def fits(key: Key) -> bool:
-        others[0] |= key.id not in gone and administers(policy, owner, key, now)
-        return key.id not in gone and replaces(key)
+        nonlocal has_others
+        if key.id in gone:
+            return False
+        has_others = has_others or administers(policy, owner, key, now)
+        return replaces(key)
 
     found = await _first_keys(ports, owner, now, fits)
     if not found:
-        enough = " for long enough and from the same networks" if others[0] else ""
+        enough = " for long enough and from the same networks" if has_others else ""
         raise RefusedError(
-            f"key {lost[0].id!r} is the last of organization {owner.slug!r} that has "
-            f"{ADMIN!r}{enough}; issue another first, or use force"
+            f"key {lost[0].id!r} is the last key of organization {owner.slug!r} that has "
+            f"{ADMIN!r}{enough}; issue another one first, or use force"
         )
     return found
 
@@ -90,20 +95,20 @@ async def refuse_to_cut_administrators(
     """Refuse to take ``admin`` from an organization that has a key with it.
 
     Raises:
-        RefusedError: The organization's ceiling would no longer admit it.
+        RefusedError: The organization's new ceiling does not admit ``admin``.
     """
     policy = ports.policy
     if not _admits(policy, before) or _admits(policy, after):
         return
     if await _first_keys(ports, before, now, lambda key: administers(policy, before, key, now)):
         raise RefusedError(
-            f"organization {before.slug!r} would have no key with {ADMIN!r} any longer; leave it "
-            "in the scopes, or use force"
+            f"organization {before.slug!r} would no longer have a key with {ADMIN!r}; leave this "
+            "scope to the organization, or use force"
         )
 
 
 def administers(policy: Policy, owner: Organization, key: Key, now: datetime) -> bool:
-    """Tell whether a key works now and has ``admin``."""
+    """Return whether a key works now and has ``admin``."""
     active = key.status(now) is KeyStatus.ACTIVE
     return active and ADMIN in policy.grant(key.scopes) and _admits(policy, owner)
 
@@ -116,7 +121,7 @@ def administering_scopes(policy: Policy) -> frozenset[str]:
 
 
 def _will_administer(policy: Policy, owner: Organization, key: Key, now: datetime) -> bool:
-    """Tell whether a key administers now, or will unless it is changed."""
+    """Return whether a key administers now, or will unless it is changed."""
     works = key.status(now) in (KeyStatus.ACTIVE, KeyStatus.NOT_YET_VALID)
     return works and ADMIN in policy.grant(key.scopes) and _admits(policy, owner)
 
@@ -126,7 +131,7 @@ def _admits(policy: Policy, owner: Organization) -> bool:
 
 
 def _lasts_as_long(key: Key, other: Key, now: datetime) -> bool:
-    """Tell whether a key works until another ends, or for a week."""
+    """Return whether a key works until another ends, or for a week."""
     if key.ends_at is None:
         return True
     if other.ends_at is not None and key.ends_at >= other.ends_at:
@@ -137,12 +142,12 @@ def _lasts_as_long(key: Key, other: Key, now: datetime) -> bool:
 async def _first_keys(
     ports: ManagementPorts, owner: Organization, now: datetime, fits: Callable[[Key], bool]
 ) -> tuple[Key, ...]:
-    """Return some keys of an organization that fit, as they are now, if any do."""
+    """Return some keys of an organization that fit, as they are now; none if no key fits."""
     wanted = KeyFilter(organization=owner.id, alive_at=now)
     after: str | None = None
     while True:
         page = await ports.store.list_keys(wanted, after=after, limit=LARGEST_PAGE)
-        # Read again one by one: a page takes a while, and its keys may have changed since.
+        # Each key is read again: reading a page takes a while, and its keys may have changed since.
         found = [key for key in page.items if fits(key)][:_MOST_WITNESSES]
         present = [await _present(ports, key.id) for key in found]
         fresh = tuple(key for key in present if key is not None and fits(key))

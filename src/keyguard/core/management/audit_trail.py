@@ -1,4 +1,4 @@
-"""How the audit trail is read, and how old entries leave it."""
+"""Reads the audit trail, and deletes its old entries."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""What an actor may do, and the rule that it gives nobody more than it has itself.
+"""The rights of an actor, and the rule that it never grants more than it has itself.
 
-A key that acts is bounded in everything that it hands on: scopes, lifetime, networks and limits.
-The bounds hold for a key that is issued, changed, rotated or imported, and for the acting key
-itself. They are those of the key as the store has it now. A person is bounded by the role in each
-organization, as the host application has just said it. An administrator hands on all that the
-organization may have; a developer ends or replaces own keys alone, and gains nothing by it. The
-service, names, and operators have no bounds; only they raise what an organization may have.
+A key that acts can grant only what it has: scopes, lifetime, networks and limits. This bounds every
+key that it issues, changes, rotates or imports, and the acting key itself. The bounds are those of
+the key's present record. A person is bounded by its role in each organization, which the host
+application gives on each request. An administrator can grant all that the organization may have. A
+developer can only end or replace its own keys, and gains nothing by it. The service, names and
+operators have no bounds; only they can raise what an organization may have.
 """
 
 from __future__ import annotations
@@ -35,14 +35,17 @@ DECIDING = ("requests:approve", "admin")
 ASKERS = HOLDERS | DECIDERS
 """The roles that may ask for a key."""
 
+ONLY_THE_SERVICE = "only an operator, or the service with a name or None as the actor, can do this"
+"""What the refusal of a bounded actor ends with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """What an actor may do, as its key stands in the store now, or by a person's roles.
+    """The rights of an actor: by its key's present record, or by a person's roles.
 
     Args:
         record: The record of its key, if it is a principal.
-        grant: What that key may do.
+        grant: The scopes of that key, with all that they imply.
         person: The person, unless it is an operator.
     """
 
@@ -51,7 +54,7 @@ class Authority:
     person: Person | None = None
 
     def __str__(self) -> str:
-        """Name the actor for a message; the service and operators are refused nothing."""
+        """Name the actor for a message. The service and operators are never refused."""
         if self.person is not None:
             return f"person {self.person.id!r}"
         return "the service" if self.record is None else f"key {self.record.key.id!r}"
@@ -66,39 +69,40 @@ class Authority:
         return None if self.person is None else self.person.role_in(owner.id, owner.slug)
 
     def reaches(self, owner: Organization) -> bool:
-        """Tell whether the actor may know of an organization."""
+        """Return whether the actor may know of an organization."""
         if self.person is not None:
             return self.role_in(owner) is not None
         return self.record is None or self.record.organization.id == owner.id
 
     def reaches_key(self, record: KeyRecord) -> bool:
-        """Tell whether the actor may know of a key; a developer knows own keys alone."""
+        """Return whether the actor may know of a key. A developer knows only its own keys."""
         owner = record.organization
         if self.person is not None and self.role_in(owner) is Role.DEVELOPER:
             return record.key.owner == self.person.id
         return self.reaches(owner)
 
     def check_role(self, owner: Organization, roles: frozenset[Role]) -> None:
-        """Refuse a person who has none of these roles in an organization.
+        """Refuse a person who has none of the given roles in an organization.
 
         Raises:
-            RefusedError: The message names the role that the person has.
+            RefusedError: The person has none of the roles. The message names the role that it has.
         """
         if self.person is not None and (role := self.role_in(owner)) not in roles:
-            raise RefusedError(f"{self}, {role} of organization {owner.slug!r}, can't do that")
+            raise RefusedError(f"{self}, {role} of organization {owner.slug!r}, may not do that")
 
     def check_decides(self, owner: Organization) -> None:
         """Refuse a person or a key that may not decide on an organization's requests for keys.
 
         Raises:
-            RefusedError: The message names the role of the person, or the scopes that it takes.
+            RefusedError: The actor may not decide. The message names the role of the person, or the
+                scopes that a key needs.
         """
         self.check_role(owner, DECIDERS)
         if self.grant is not None and not decides(self.grant):
             raise RefusedError(f"{self} can't decide on requests without {' or '.join(DECIDING)}")
 
     def over(self, policy: Policy, record: KeyRecord) -> Authority:
-        """Return what the actor may make of a key: a developer, all that the key itself may."""
+        """Return the authority over a key: for a developer, the rights of the key itself."""
         if self.role_in(record.organization) is not Role.DEVELOPER:
             return self
         return Authority(record, policy.principal(record).grant)
@@ -107,7 +111,7 @@ class Authority:
         """Return a commit that fails if the actor's key or organization has changed.
 
         Returns:
-            The commit; None if it is already known that they have.
+            The commit; None if one of them is already known to have changed.
         """
         if self.record is None:
             return commit
@@ -118,7 +122,7 @@ class Authority:
         return replace(commit, unchanged=(*commit.unchanged, *own))
 
     def bind_ending(self, ending: Ending) -> Ending:
-        """Return an ending that reaches only what the actor's key does, and only while it works.
+        """Return an ending that reaches only what the actor's key may end, while that key works.
 
         A person's reach was checked when the records were read; no key changes its organization.
         """
@@ -127,23 +131,23 @@ class Authority:
         return replace(ending, within=self.record.organization.id, authority=self.record.key.id)
 
     def end(self, end: datetime | None) -> datetime | None:
-        """Return the end of a key for which nobody asked for another: the actor's, if earlier."""
+        """Return the default end of a key, at most the end of the actor's own key."""
         own = None if self.record is None else self.record.key.ends_at
         return min((at for at in (end, own) if at is not None), default=None)
 
     def networks(self, networks: tuple[str, ...]) -> tuple[str, ...]:
-        """Return the networks of a new key: the actor's, if none are given."""
+        """Return the networks of a new key: the given ones, otherwise those of the actor."""
         if networks or self.record is None:
             return networks
         return self.record.key.allowed_networks
 
     def limits(self, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
-        """Return the limits of a new key: those given, and the actor's others."""
+        """Return the limits of a new key: the given ones, and the actor's limits of other names."""
         return limits if self.record is None else merged(self.record.key.limits, limits)
 
 
 def decides(grant: ScopeGrant) -> bool:
-    """Tell whether a key may decide on requests for keys."""
+    """Return whether a key may decide on requests for keys."""
     return any(scope in grant for scope in DECIDING)
 
 
@@ -155,7 +159,7 @@ async def authority_of(ports: ManagementPorts, actor: Actor) -> Authority:
     """Return what an actor may do now.
 
     Raises:
-        RefusedError: It is a principal whose key no longer works.
+        RefusedError: The actor is a principal whose key no longer works.
     """
     if isinstance(actor, Person) and not actor.operator:
         return Authority(person=actor)
@@ -163,23 +167,24 @@ async def authority_of(ports: ManagementPorts, actor: Actor) -> Authority:
         return ANYBODY
     record = await ports.store.find_key(actor.key_id)
     if record is None:
-        raise RefusedError(f"key {actor.key_id!r} no longer exists, and can change nothing")
+        raise RefusedError(f"key {actor.key_id!r} no longer exists, so it can't change anything")
     status = record.key.status(ports.now())
     if status is not KeyStatus.ACTIVE:
         what = status.value.replace("_", " ")
-        raise RefusedError(f"key {actor.key_id!r} is {what}, and can change nothing")
+        raise RefusedError(f"key {actor.key_id!r} is {what}, so it can't change anything")
     if record.organization.disabled_at is not None:
         raise RefusedError(
-            f"the organization of key {actor.key_id!r} is disabled, so it can change nothing"
+            f"the organization of key {actor.key_id!r} is disabled, so the key can't change "
+            "anything"
         )
     return Authority(record, ports.policy.principal(record).grant)
 
 
 def check_new_key(policy: Policy, authority: Authority, owner: Organization, key: Key) -> None:
-    """Refuse a new key that may more than the actor, or more than its organization.
+    """Refuse a new key that may do more than the actor, or more than its organization.
 
     Raises:
-        ExceededError: The message names the bound.
+        ExceededError: The key would exceed a bound. The message names the bound.
     """
     check_ceiling(policy, owner, key.scopes)
     _check_within(policy, authority, owner, key)
@@ -188,12 +193,13 @@ def check_new_key(policy: Policy, authority: Authority, owner: Organization, key
 def check_changed_key(
     policy: Policy, authority: Authority, owner: Organization, before: Key, after: Key
 ) -> None:
-    """Refuse a change by which a key gains anything, and may then more than the actor.
+    """Refuse a change by which a key gains rights, and may then do more than the actor.
 
-    A key that may more than the actor already can still be made to do less.
+    A change that only takes rights away is allowed, even if the key may still do more than the
+    actor.
 
     Raises:
-        ExceededError: The message names the bound.
+        ExceededError: The key would exceed a bound. The message names the bound.
     """
     had = policy.grant(before.scopes)
     check_ceiling(policy, owner, frozenset(scope for scope in after.scopes if scope not in had))
@@ -202,7 +208,7 @@ def check_changed_key(
 
 
 def gained(policy: Policy, owner: Organization, before: Key, after: Key) -> list[str]:
-    """Return what a key gains by a change, in words for people."""
+    """Return what a key gains by a change, in words for a message."""
     had = policy.grant(before.scopes)
     gains = [f"the scope {scope}" for scope in sorted(after.scopes) if scope not in had]
     if before.expires_at is not None and (
@@ -226,19 +232,18 @@ def gained(policy: Policy, owner: Organization, before: Key, after: Key) -> list
 def check_changed_organization(
     policy: Policy, authority: Authority, before: Organization, after: Organization
 ) -> None:
-    """Refuse to raise what an organization may have, or to change what the service notes of it.
+    """Refuse to raise what an organization may have, or to change the service's notes on it.
 
     An actor without bounds may do both.
 
     Raises:
-        ExceededError: The message names what would be raised or changed.
+        ExceededError: The actor may not do this. The message names what would be raised or changed.
     """
     if not authority.is_bounded:
         return
     if after.metadata != before.metadata:
         raise ExceededError(
-            f"{authority} can't change the metadata of its organization, which the service keeps; "
-            "do it as an operator, or as the service with a name as the actor or none"
+            f"{authority} can't change the metadata of its organization; {ONLY_THE_SERVICE}"
         )
     raised: list[str] = []
     if before.scopes is not None:
@@ -258,15 +263,15 @@ def check_changed_organization(
     if raised:
         raise ExceededError(
             f"{authority} can't raise what its own organization may have: {', '.join(raised)}; "
-            "do it as an operator, or as the service with a name as the actor or none"
+            f"{ONLY_THE_SERVICE}"
         )
 
 
 def check_ceiling(policy: Policy, owner: Organization, granted: frozenset[str]) -> None:
-    """Refuse to grant what is above the organization's ceiling.
+    """Refuse to grant scopes above the organization's ceiling.
 
     Raises:
-        ExceededError: The message names the scopes.
+        ExceededError: A scope is above the ceiling. The message names the scopes.
     """
     if owner.scopes is None:
         return
@@ -280,10 +285,10 @@ def check_ceiling(policy: Policy, owner: Organization, granted: frozenset[str]) 
 
 
 def _check_within(policy: Policy, authority: Authority, owner: Organization, key: Key) -> None:
-    """Refuse a key that may more than the actor.
+    """Refuse a key that may do more than the actor.
 
     Raises:
-        ExceededError: The message names the bound.
+        ExceededError: The key would exceed a bound. The message names the bound.
     """
     if not authority.is_bounded:
         return

@@ -1,4 +1,4 @@
-"""What would become of a request with a token, step by step. Nothing is charged or noted."""
+"""Explains, step by step, how a request with a token would be decided, and charges nothing."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class CheckedStep:
 
     Args:
         name: Its name.
-        passed: Whether the request passes it; None where it is not reached, or can't be told.
-        detail: What it rests on, in a sentence.
+        passed: Whether the request passes it; None if it is not reached, or is not known.
+        detail: The reason, in a sentence.
     """
 
     name: str
@@ -48,7 +48,7 @@ class CheckedStep:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenCheck:
-    """What would become of a request with a token.
+    """The explanation of how a request with a token would be decided.
 
     Args:
         reason: Why it would be refused, or None if it would be let in.
@@ -62,7 +62,7 @@ class TokenCheck:
 
 
 class Checking(Operations):
-    """How a request is tried."""
+    """Explains the decision on a request."""
 
     async def check_token(
         self,
@@ -73,7 +73,7 @@ class Checking(Operations):
         secure: bool = True,
         within: Callable[[Organization], bool] | None = None,
     ) -> TokenCheck:
-        """Tell what would become of a request with a token, step by step.
+        """Explain, step by step, how a request with a token would be decided.
 
         See :meth:`~keyguard.guard.keys.Keys.check_token`.
         """
@@ -89,7 +89,7 @@ class Checking(Operations):
         address: str | None = None,
         secure: bool = True,
     ) -> TokenCheck:
-        """Tell what would become of a request with the token of a key, step by step.
+        """Explain, step by step, how a request with the token of a key would be decided.
 
         See :meth:`~keyguard.guard.keys.Keys.check_key`.
         """
@@ -137,7 +137,7 @@ class Checking(Operations):
     async def _find(
         self, token: Secret, within: Callable[[Organization], bool] | None
     ) -> KeyRecord | Reason:
-        """Return the record of a genuine token's key, if its organization is known."""
+        """Return the record of a genuine token's key, or the reason of its refusal."""
         ports = self._ports
         field = parse_authorization([f"Bearer {token.reveal()}"], bar=ports.policy.takes_bar)
         candidates = ports.policy.candidates(token) if isinstance(field, Secret) else ()
@@ -146,7 +146,7 @@ class Checking(Operations):
         for key_id in candidates:
             record = await ports.store.find_key(key_id)
             if record is not None and within is not None and not within(record.organization):
-                record = None  # as a key that does not exist, in time as well
+                record = None  # the answer and its time are those for an unknown key
             digest = None if record is None else record.digest
             if await ports.verify(token, digest) is True and record is not None:
                 return record
@@ -184,7 +184,7 @@ def _told(
     last: str = "limits",
     told: bool = True,
 ) -> TokenCheck:
-    """Return a check whose steps passed up to the one that its reason fails at."""
+    """Return a check in which all steps pass before the one that fails."""
     fails_at = None if reason is None else _FAILS_AT.get(reason, "status")
     steps: list[CheckedStep] = []
     passed: bool | None = True

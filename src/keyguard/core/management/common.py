@@ -1,4 +1,4 @@
-"""What several operations share: deciding again, authority, ids and pages."""
+"""The helpers that several operations share: repeated decisions, authority, ids and pages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from keyguard.core.management.authority import (
     authority_of,
 )
 from keyguard.core.management.ports import ManagementPorts
-from keyguard.core.tokens.format import KEY_ID
+from keyguard.core.tokens.format import KEY_ID, base62
 from keyguard.core.values import ORGANIZATION_ID, ORGANIZATION_NAME, Page
 from keyguard.exceptions import (
     CorruptDataError,
@@ -40,14 +40,15 @@ Result = TypeVar("Result")
 LARGEST_PAGE = 1000
 LONGEST_ID = 63
 _ATTEMPTS = 200
+_ID_ENTROPY = 16
 _BUSY = "others keep changing the same records; try again"
 
 
 class Operations:
-    """Operations on what one guard's key store holds, for async code.
+    """Operations on the key store of one guard, for async code.
 
     Args:
-        ports: The outside.
+        ports: The ports of management.
     """
 
     def __init__(self, ports: ManagementPorts) -> None:
@@ -62,11 +63,11 @@ async def settled(
     """Decide and commit, and decide again if the records changed in between.
 
     Args:
-        ports: The outside.
-        actor: Who asks for it. Its authority is read again for each attempt, and the commit fails
-            if that authority has changed.
-        attempt: Reads and decides, given the actor's authority. It returns what to commit, or None
-            for nothing, and the result.
+        ports: The ports of management.
+        actor: Who asks for the change. Its authority is read again for each attempt, and the commit
+            fails if that authority has changed.
+        attempt: Reads and decides, given the actor's authority. It returns the commit, or None if
+            there is nothing to change, and the result.
 
     Raises:
         RefusedError: The actor's key no longer works.
@@ -88,15 +89,15 @@ async def ended(
     actor: Actor,
     attempt: Callable[[Authority], Awaitable[Ending]],
 ) -> tuple[Authority, tuple[str, ...]]:
-    """Decide what to end and end it, and decide again only if a condition of it no longer holds.
+    """Decide what to end, and end it; decide again only if a condition no longer holds.
 
     Args:
-        ports: The outside.
-        actor: Who asks for it. Nothing ends once its key no longer works.
-        attempt: Given the actor's authority, returns what to end.
+        ports: The ports of management.
+        actor: Who asks for the ending. Nothing ends if its key no longer works.
+        attempt: Given the actor's authority, returns the ending.
 
     Returns:
-        The authority with which it was done, and the ids of what ended now.
+        The authority of the actor, and the ids of the records that this call ended.
 
     Raises:
         RefusedError: The actor's key no longer works.
@@ -120,14 +121,14 @@ async def find_organization(
     """Return an organization by id or slug, if the actor may see it.
 
     Args:
-        ports: The outside.
+        ports: The ports of management.
         name: The id or slug.
-        authority: That of the actor.
-        roles: The roles with which a person may do what it is looked up for.
+        authority: The authority of the actor.
+        roles: The roles that a person needs for the operation.
 
     Raises:
-        NotFoundError: It does not exist, or the actor may not see it.
-        RefusedError: The actor is a person with another role.
+        NotFoundError: The record does not exist, or the actor may not see it.
+        RefusedError: The actor is a person who has none of the roles.
     """
     check_id("organization", name, ORGANIZATION_NAME)
     found = await ports.store.find_organization(name)
@@ -140,10 +141,10 @@ async def find_organization(
 async def listed_organization(
     ports: ManagementPorts, name: str, authority: Authority = ANYBODY
 ) -> str:
-    """Return the id of an organization; with that, its keys and entries can be listed.
+    """Return the id of an organization, by which its keys and entries are listed.
 
     Raises:
-        NotFoundError: It does not exist, or the actor may not see it.
+        NotFoundError: The record does not exist, or the actor may not see it.
         CorruptDataError: The name is a slug, and the record behind it can't be read.
     """
     try:
@@ -163,14 +164,14 @@ async def find_record(
     """Return a key's record, if the actor may see it.
 
     Args:
-        ports: The outside.
+        ports: The ports of management.
         key_id: The key's id.
-        authority: That of the actor.
-        roles: The roles with which a person may do what it is looked up for.
+        authority: The authority of the actor.
+        roles: The roles that a person needs for the operation.
 
     Raises:
-        NotFoundError: It does not exist, or the actor may not see it.
-        RefusedError: The actor is a person with another role.
+        NotFoundError: The record does not exist, or the actor may not see it.
+        RefusedError: The actor is a person who has none of the roles.
     """
     check_id("key", key_id, KEY_ID)
     found = await ports.store.find_key(key_id)
@@ -192,6 +193,11 @@ async def all_keys(ports: ManagementPorts, wanted: KeyFilter) -> Page[Key]:
         after = page.next
 
 
+def draw_id(ports: ManagementPorts, kind: str) -> str:
+    """Return a new id that begins with its kind, such as ``fam``."""
+    return f"{kind}_{base62(ports.draw_entropy(_ID_ENTROPY), 16)}"
+
+
 def granted_scopes(policy: Policy, scopes: Iterable[str]) -> frozenset[str]:
     """Return scopes as they can be granted.
 
@@ -208,13 +214,13 @@ def check_actor(actor: Actor) -> None:
     """Refuse an actor that is not a principal, a person, a short text or None.
 
     Raises:
-        InvalidValueError: It is something else.
+        InvalidValueError: The actor is something else.
     """
     actor_name(actor)
 
 
 def refuse_disabled(owner: Organization, doing: str) -> None:
-    """Refuse to make keys of an organization that is disabled.
+    """Refuse to make keys for an organization that is disabled.
 
     Raises:
         RefusedError: The organization is disabled.
@@ -261,8 +267,8 @@ def check_id(kind: str, name: str, pattern: re.Pattern[str]) -> None:
     """Refuse a text that can't be an id before it reaches a store: it may be a whole token.
 
     Raises:
-        InvalidValueError: It is not a string.
-        NotFoundError: It is not an id.
+        InvalidValueError: The value is not a string.
+        NotFoundError: The text can't be an id.
     """
     if not isinstance(name, str):
         raise InvalidValueError(
@@ -275,7 +281,7 @@ def check_id(kind: str, name: str, pattern: re.Pattern[str]) -> None:
 
 
 def unknown(kind: str, name: str) -> NotFoundError:
-    """Return the error for what does not exist."""
+    """Return the error for a record that does not exist."""
     return NotFoundError(f"there is no {kind} {shown(name)}")
 
 
@@ -290,10 +296,10 @@ def refuse_revoked(key: Key) -> None:
 
 
 def check_version(record: Key | Organization | KeyRequest, version: int | None) -> None:
-    """Refuse to change a record that is not the version that the caller has read.
+    """Refuse to change a record if its version is not the one that the caller has read.
 
     Raises:
-        OutdatedError: It has changed since.
+        OutdatedError: The record has changed since the caller read it.
     """
     if version not in (None, record.version):
         raise OutdatedError(
@@ -302,7 +308,7 @@ def check_version(record: Key | Organization | KeyRequest, version: int | None) 
 
 
 def later(start: datetime, span: timedelta, latest: datetime | None = None) -> datetime:
-    """Return the time a span after another, which is in UTC.
+    """Return the time that is a span after another time in UTC.
 
     Args:
         start: The other time.
@@ -322,7 +328,7 @@ def later(start: datetime, span: timedelta, latest: datetime | None = None) -> d
 
 
 def earlier(end: datetime, span: timedelta) -> datetime:
-    """Return the time a span before another, which is in UTC.
+    """Return the time that is a span before another time in UTC.
 
     Raises:
         InvalidValueError: The span is not a positive timedelta, or reaches back before the year 1.

@@ -1,4 +1,4 @@
-"""How keys that ended long ago are deleted, in batches that are one commit each."""
+"""Deletes keys that ended long ago, in batches of one commit each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keyguard.core.keys.commit import Commit
 from keyguard.core.keys.lists import KeyFilter
 from keyguard.core.keys.records import Key
 from keyguard.core.keys.results import DeletedKeys
-from keyguard.core.management.authority import Authority
+from keyguard.core.management.authority import ONLY_THE_SERVICE, Authority
 from keyguard.core.management.common import Operations, check_actor, earlier, settled
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.values import Page
@@ -24,7 +24,7 @@ _SLACK = timedelta(hours=1)
 
 
 class Deletion(Operations):
-    """How keys that ended long ago are deleted."""
+    """Deletes keys that ended long ago."""
 
     async def delete_ended(
         self,
@@ -80,28 +80,17 @@ class Deletion(Operations):
 def kept_for(
     ports: ManagementPorts, given: Mapping[str, timedelta | None], least: timedelta
 ) -> timedelta:
-    """Return for how long something is kept before it is deleted.
-
-    A request for a key rests on the keys that asked for it and approved it, and on the entries of
-    the audit trail that say so, until its key can no longer be replaced.
+    """Return for how long a key or an entry is kept before it is deleted.
 
     Args:
-        ports: The outside.
+        ports: The ports of management.
         given: The argument and the setting, by their names. The first that is not None counts.
-        least: The least that it may be, if no request needs it for longer.
+        least: The shortest span that is allowed, if requests do not need a longer one.
 
     Raises:
-        InvalidValueError: None is given, or it is no span, or it is too short.
+        InvalidValueError: No span is given, or the value is no span or is too short.
     """
-    terms = ports.request_terms
-    for_requests = terms.pending_for + 2 * terms.claimable_for
-    why = ""
-    if for_requests > least:
-        least = for_requests
-        why = (
-            ", as a request for a key may rest on what is younger (request_lifetime and twice "
-            "claim_lifetime)"
-        )
+    least, why = ports.request_terms.least_kept(least)
     for name, span in given.items():
         if span is not None:
             if not isinstance(span, timedelta):
@@ -111,24 +100,23 @@ def kept_for(
             if span < least:
                 days = -(-least // timedelta(days=1))
                 words = "a day" if days == 1 else f"{days} days"
-                raise InvalidValueError(f"{name} is at least {words}{why}, not {span}")
+                raise InvalidValueError(f"{name} must be at least {words}{why}, not {span}")
             return span
     name = next(iter(given))
     raise InvalidValueError(
-        f"nothing says for how long to keep what would be deleted: pass {name}, such as "
+        f"it is not set how old a record must be to be deleted: pass {name}, such as "
         f"{name}=timedelta(days=400), or set {' or '.join(list(given)[1:])} in the settings of "
         "this guard"
     )
 
 
 def refuse_bounded(authority: Authority) -> None:
-    """Refuse an actor that may not change everything that the store holds.
+    """Refuse an actor that may not change all organizations.
 
     Raises:
         RefusedError: The actor is a key, or a person who is no operator.
     """
     if authority.is_bounded:
         raise RefusedError(
-            f"{authority} can't delete what all organizations share; do it as an operator, or as "
-            "the service with a name as the actor or none"
+            f"{authority} can't delete what all organizations share; {ONLY_THE_SERVICE}"
         )

@@ -55,7 +55,7 @@ class ImportRow:
     """A key to import.
 
     Args:
-        organization: Id or slug of the organization that shall own the key.
+        organization: Id or slug of the organization that will own the key.
         name: Its name for people.
         scopes: Its scopes.
         token: The raw token, or None if only its hash is known.
@@ -104,8 +104,8 @@ class ImportIdentity:
 
 _FIELDS = ImportRow.__slots__
 
-# An error must not have a token in its frames. So the functions below refuse a row inside _attempt:
-# the exception ends there, and only its message goes on.
+# An error must not have a token in its frames. So the functions below raise only inside _attempt,
+# which catches the exception and passes on its message.
 
 
 def parse_row(text: str) -> ImportRow:
@@ -120,8 +120,8 @@ def parse_row(text: str) -> ImportRow:
             or objects).
 
     Raises:
-        InvalidValueError: The line is no such object; the message shows neither the token nor the
-            hash.
+        InvalidValueError: The line is not such an object. The message shows neither the token nor
+            the hash.
     """
     outcome = _attempt(text)
     del text
@@ -141,9 +141,9 @@ def identify(
         formats: The formats of imported tokens that the service looks up.
 
     Raises:
-        InvalidValueError: The token is not of the row's format, the hash is malformed, a request
-            with the token would never find the key, or the token is guessable and has no public
-            part.
+        InvalidValueError: The token does not have the row's format, the hash is malformed, a
+            request with the token would never find the key, or the token is guessable and has no
+            public part.
     """
     parts = None if row.token is None else tokens.parse(row.token.reveal())
     if parts is not None:
@@ -166,7 +166,7 @@ def identify(
         key_id = row.format.id_of_digest(bytes.fromhex(row.hash.reveal()))
     if key_id is None:
         raise InvalidValueError(
-            f"lookup is no public part of a token of the format {row.format.name!r}"
+            f"lookup is not the public part of a token of the format {row.format.name!r}"
         )
     return ImportIdentity(key_id=key_id, digest=digest)
 
@@ -228,7 +228,7 @@ _HASHES_OF_NUMBERED = (
 
 
 def _attempt(text: str) -> ImportRow | str:
-    """Return the row, or what is wrong with it; never raises."""
+    """Return the row, or the message of what is wrong with it. This never raises."""
     if len(text) > LONGEST_ROW:
         return f"a row takes at most {LONGEST_ROW} characters"
     try:
@@ -250,7 +250,7 @@ def _attempt(text: str) -> ImportRow | str:
 
 
 def _shows(sentence: str, secret: object) -> bool:
-    """Tell whether a sentence contains more of a secret than chance explains."""
+    """Return whether a sentence contains more of a secret than could be chance."""
     if not isinstance(secret, str) or not secret:
         return False
     size = min(_TELLING, len(secret))
@@ -268,7 +268,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 def _row(given: dict[str, object]) -> ImportRow:
     for unknown in given.keys() - {*_FIELDS}:
         shown = f" {unknown!r}" if _FIELD_NAME.match(unknown) else ""
-        raise InvalidValueError(f"there is no field{shown}; there are: {', '.join(_FIELDS)}")
+        raise InvalidValueError(f"there is no field{shown}; use one of: {', '.join(_FIELDS)}")
     organization = _text(given, "organization")
     token, stored = _text(given, "token", LONGEST_TOKEN), _text(given, "hash", LONGEST_TOKEN)
     lookup = _text(given, "lookup")

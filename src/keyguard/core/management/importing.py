@@ -1,7 +1,7 @@
-"""How keys of another system are taken over: the flow behind ``keys.import_tokens``.
+"""Imports keys of another system: the flow behind ``keys.import_tokens``.
 
-A row's id follows from the row, so whatever was imported is found again, and a run that was cut
-short is simply run again. A portion of rows is one commit, with an entry in the audit trail for
+The id of a key follows from its row. So keys that were imported are found again, and a run that was
+cut short can be repeated. A portion of rows is one commit, with an entry in the audit trail for
 each key.
 """
 
@@ -22,6 +22,7 @@ from keyguard.core.management.common import (
     Operations,
     check_actor,
     check_end,
+    draw_id,
     find_organization,
     granted_scopes,
     later,
@@ -31,7 +32,6 @@ from keyguard.core.management.common import (
 from keyguard.core.management.import_rows import ImportIdentity, ImportRow, identify, parse_row
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.management.room_for_keys import is_live, make_room
-from keyguard.core.tokens.format import base62
 from keyguard.core.values import LATEST
 from keyguard.exceptions import (
     CorruptDataError,
@@ -44,14 +44,13 @@ from keyguard.exceptions import (
 PORTION = 500
 """Rows in one commit."""
 
-_FAMILY_ENTROPY = 16
 _ATTEMPTS = 5
 _FAST = ("$sha", "$hmac-")  # stored forms that cost nothing to compare with
 
 
 @dataclass(slots=True)
 class _Row:
-    """One row on its way."""
+    """A row of an import, and what is known of its key."""
 
     line: int
     given: ImportRow
@@ -61,7 +60,7 @@ class _Row:
 
 
 class Import(Operations):
-    """How keys of another system are taken over."""
+    """Imports keys of another system."""
 
     async def import_tokens(
         self,
@@ -76,7 +75,7 @@ class Import(Operations):
         See :meth:`~keyguard.guard.keys.Keys.import_tokens`.
         """
         check_actor(actor)
-        lines: object = rows  # what callers pass is anything
+        lines: object = rows  # callers may pass anything
         if isinstance(lines, str | bytes | dict) or not isinstance(lines, Iterable):
             raise InvalidValueError("rows takes a list of lines, or an open file of them")
         del lines
@@ -95,7 +94,7 @@ class Import(Operations):
 
 @dataclass(slots=True)
 class _Run:
-    """One import, and what came of its rows so far."""
+    """One import, with the results of its rows so far."""
 
     ports: ManagementPorts
     actor: Actor
@@ -127,8 +126,7 @@ class _Run:
         first = self.lines.setdefault(identity.key_id, line)
         if first != line:
             raise InvalidValueError(f"line {first} has the same token, or the same public part")
-        family = f"fam_{base62(self.ports.draw_entropy(_FAMILY_ENTROPY), 16)}"
-        return _Row(line, row, identity, family, identity.digest)
+        return _Row(line, row, identity, draw_id(self.ports, "fam"), identity.digest)
 
     def _refuse(self, line: int, reason: object) -> None:
         self.refused.append(RefusedRow(line, str(reason)))
@@ -150,12 +148,12 @@ class _Run:
                     self.ports, self.actor, partial(self._commit, rows, now)
                 )
                 return
-            except RefusedError:  # somebody imports the same at the same time
+            except RefusedError:  # another process imports the same rows
                 if attempt == _ATTEMPTS - 1:
                     raise
 
     async def _new(self, rows: list[_Row], now: datetime) -> list[_Row]:
-        """Return the rows of which keys are to be made; count or refuse the others."""
+        """Return the rows for which keys must be made; count or refuse the others."""
         if not rows:
             return []
         authority = await authority_of(self.ports, self.actor)
@@ -189,7 +187,7 @@ class _Run:
         return new
 
     async def _is_present(self, row: _Row) -> bool:
-        """Tell whether a row's key is in the store, as far as no slow hash is needed."""
+        """Return whether a row's key is in the store, without computing a slow hash."""
         record = await self.ports.store.find_key(row.identity.key_id)
         if record is None:
             return True
@@ -198,7 +196,7 @@ class _Run:
         if row.given.token is not None and record.digest.startswith(_FAST):
             return (await self.ports.verify(row.given.token, record.digest)) is True
         known, stored = row.identity.digest, record.digest
-        # A token that was hashed anew meanwhile can't be told from the same key.
+        # If the stored hash was replaced meanwhile, the key counts as the same.
         return known is None or known == stored or known.split("$")[1] != stored.split("$")[1]
 
     async def _commit(
@@ -240,7 +238,7 @@ class _Run:
 
         Raises:
             InvalidValueError: A value is not valid.
-            RefusedError: The organization or the actor may not have such a key.
+            RefusedError: The organization may not have such a key, or the actor may not grant it.
         """
         given = row.given
         refuse_disabled(owner, "importing keys")

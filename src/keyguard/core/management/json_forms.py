@@ -30,34 +30,26 @@ _Value: TypeAlias = (
 )
 
 _LIMIT = ("name", "rate", "per", "strategy", "enforce")
-_ORGANIZATION = (
+ORGANIZATION = (
     *("id", "slug", "name", "created_at", "disabled_at", "limits", "scopes"),
     *("max_key_lifetime", "max_keys", "time_zone", "plan", "metadata"),
 )
-_KEY_BEFORE_STATUS = ("id", "family", "organization", "name", "scopes")
-_KEY_AFTER_STATUS = (
-    *("created_at", "not_before", "expires_at", "revoked_at", "revoked_reason", "revoked_note"),
-    *(
-        "metadata",
-        "limits",
-        "allowed_networks",
-        "owner",
-        "successor",
-        "grace_ends_at",
-        "last_used_at",
-    ),
+KEY = (
+    *("id", "family", "organization", "name", "scopes", "status", "created_at", "not_before"),
+    *("expires_at", "revoked_at", "revoked_reason", "revoked_note", "metadata", "limits"),
+    *("allowed_networks", "owner", "successor", "grace_ends_at", "last_used_at"),
     "last_used_address",
 )
-_ENTRY = ("id", "at", "actor", "action", "subject", "organization", "before", "after")
-_LIMIT_STATUS = ("name", "quota", "window", "remaining", "reset_after", "enforce")
+PREDECESSOR = ("id", "grace_ends_at", "revoked_at")
+ENTRY = ("id", "at", "actor", "action", "subject", "organization", "before", "after")
+LIMIT_STATUS = ("name", "quota", "window", "remaining", "reset_after", "enforce")
 USAGE_ITEM = ("start", "end", "group", "n", "units")
 _USAGE = ("as_of", "complete", "late", "next")
-_HINT = ("id", "kind", "organization", "key_id", "family", "since", "evidence", "text")
-_TERMS = ("scopes", "expires_in", "limits", "allowed_networks")
-_REQUEST_BEFORE_STATUS = ("id", "organization", "requester", "name")
-_REQUEST_AFTER_STATUS = (
-    *("asked", "granted", "reason", "note", "decided_by", "created_at", "pending_until"),
-    *("decided_at", "claim_by", "claimed_at", "key"),
+HINT = ("id", "kind", "organization", "key_id", "family", "since", "evidence", "text")
+TERMS = ("scopes", "expires_in", "limits", "allowed_networks")
+REQUEST = (
+    *("id", "organization", "requester", "name", "status", "asked", "granted", "reason", "note"),
+    *("decided_by", "created_at", "pending_until", "decided_at", "claim_by", "claimed_at", "key"),
 )
 
 
@@ -70,29 +62,21 @@ def json_time(at: datetime | None) -> str | None:
 
 def organization_json(organization: Organization) -> JsonObject:
     """Return an organization as JSON."""
-    return fields_json(organization, _ORGANIZATION)
+    return fields_json(organization, ORGANIZATION)
 
 
 def key_json(key: Key, now: datetime) -> JsonObject:
     """Return a key as JSON, with its status at ``now``."""
-    return {
-        **fields_json(key, _KEY_BEFORE_STATUS),
-        "status": key.status(now).value,
-        **fields_json(key, _KEY_AFTER_STATUS),
-    }
+    return _with_status(key, KEY, now)
 
 
 def request_json(request: KeyRequest, now: datetime) -> JsonObject:
     """Return a request for a key as JSON, with its status at ``now``."""
-    return {
-        **fields_json(request, _REQUEST_BEFORE_STATUS),
-        "status": request.status(now).value,
-        **fields_json(request, _REQUEST_AFTER_STATUS),
-    }
+    return _with_status(request, REQUEST, now)
 
 
 def revoked_json(key: Key | DamagedKey, now: datetime) -> JsonObject:
-    """Return a key that was to be revoked as JSON, as far as it can be read."""
+    """Return a revoked key as JSON, as far as its record can be read."""
     if isinstance(key, Key):
         return key_json(key, now)
     return {**fields_json(key, ("id", "revoked_at")), "damaged": True}
@@ -111,18 +95,18 @@ def new_key_json(key: Key, token: Secret | None, predecessor: Key | None) -> Jso
 
 
 def predecessor_json(key: Key) -> JsonObject:
-    """Return as JSON what becomes of a key that was rotated."""
-    return fields_json(key, ("id", "grace_ends_at", "revoked_at"))
+    """Return as JSON how a key that was rotated goes on."""
+    return fields_json(key, PREDECESSOR)
 
 
 def entry_json(entry: AuditEntry) -> JsonObject:
     """Return an entry of the audit trail as JSON."""
-    return fields_json(entry, _ENTRY)
+    return fields_json(entry, ENTRY)
 
 
 def limit_status_json(status: LimitStatus) -> JsonObject:
-    """Return how a limit stands as JSON."""
-    return fields_json(status, _LIMIT_STATUS)
+    """Return the state of a limit as JSON."""
+    return fields_json(status, LIMIT_STATUS)
 
 
 def usage_json(report: UsageReport) -> JsonObject:
@@ -138,12 +122,19 @@ def usage_item_json(item: UsageItem) -> JsonObject:
 
 def hint_json(hint: Hint) -> JsonObject:
     """Return a hint as JSON."""
-    return fields_json(hint, _HINT)
+    return fields_json(hint, HINT)
 
 
 def fields_json(record: object, names: Iterable[str]) -> JsonObject:
     """Return the fields of a record that have these names, as JSON."""
     return {name: _value_json(getattr(record, name)) for name in names}
+
+
+def _with_status(record: Key | KeyRequest, names: Iterable[str], now: datetime) -> JsonObject:
+    return {
+        name: record.status(now).value if name == "status" else _value_json(getattr(record, name))
+        for name in names
+    }
 
 
 def _value_json(value: _Value) -> object:
@@ -155,7 +146,7 @@ def _value_json(value: _Value) -> object:
         case Limit():
             return fields_json(value, _LIMIT)
         case KeyTerms():
-            return fields_json(value, _TERMS)
+            return fields_json(value, TERMS)
         case frozenset():
             return sorted(value)
         case tuple():

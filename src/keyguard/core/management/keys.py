@@ -1,4 +1,4 @@
-"""How keys are issued, read and changed."""
+"""Issues, reads and changes keys."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from keyguard.core.management.common import (
     check_actor,
     check_end,
     check_version,
+    draw_id,
     earlier,
     find_organization,
     find_record,
@@ -45,11 +46,9 @@ from keyguard.core.management.revocation import Revocation
 from keyguard.core.management.room_for_keys import is_live, make_room
 from keyguard.core.management.rotation import Rotation
 from keyguard.core.texts import check_metadata, check_text
-from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts, base62
+from keyguard.core.tokens.format import ENTROPY_SIZE
 from keyguard.core.values import LATEST, UNCHANGED, Page, Unchanged, in_utc
 from keyguard.exceptions import InvalidValueError, RefusedError
-
-_FAMILY_ENTROPY = 16
 
 
 class AsyncKeys(Rotation, Revocation, Deletion, Import, Checking):
@@ -82,11 +81,8 @@ class AsyncKeys(Rotation, Revocation, Deletion, Import, Checking):
         networks = parse_networks(allowed_networks)
         if expires_in is not None and expires_at is not None:
             raise InvalidValueError("give expires_in or expires_at, not both")
-        parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
-        family = base62(ports.draw_entropy(_FAMILY_ENTROPY), 16)
-        token = policy.tokens.mint(parts)
-        key_id = parts.key_id
-        del parts
+        key_id, token = policy.tokens.draw(ports.draw_entropy(ENTROPY_SIZE))
+        family = draw_id(ports, "fam")
         now = ports.now()
 
         async def made(authority: Authority) -> tuple[Key, Organization]:
@@ -99,7 +95,7 @@ class AsyncKeys(Rotation, Revocation, Deletion, Import, Checking):
                 end = authority.end(None if longest is None else later(start, longest, LATEST))
             key = Key(
                 id=key_id,
-                family=f"fam_{family}",
+                family=family,
                 organization=tenant.id,
                 name=name,
                 scopes=granted,
@@ -136,7 +132,7 @@ class AsyncKeys(Rotation, Revocation, Deletion, Import, Checking):
         return record.key
 
     async def limits(self, key_id: str) -> tuple[LimitStatus, ...]:
-        """Return how the limits of a key stand: its own, its organization's and the defaults.
+        """Return the state of a key's limits: its own, its organization's and the defaults.
 
         See :meth:`~keyguard.guard.keys.Keys.limits`.
         """
@@ -193,7 +189,7 @@ class AsyncKeys(Rotation, Revocation, Deletion, Import, Checking):
         force: bool = False,
         actor: Actor = None,
     ) -> Key:
-        """Change a key that is not revoked. What is not given stays.
+        """Change a key that is not revoked. Arguments that are left out change nothing.
 
         See :meth:`~keyguard.guard.keys.Keys.update`.
         """

@@ -1,4 +1,4 @@
-"""How organizations are created, read, changed, disabled and enabled."""
+"""Creates, reads, changes, disables and enables organizations."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.limits.limit import Limits, read_limits
 from keyguard.core.management.administrators import refuse_to_cut_administrators
 from keyguard.core.management.authority import (
+    ONLY_THE_SERVICE,
     Authority,
     authority_of,
     check_changed_organization,
@@ -21,6 +22,7 @@ from keyguard.core.management.common import (
     Operations,
     check_actor,
     check_version,
+    draw_id,
     ended,
     find_organization,
     granted_scopes,
@@ -30,11 +32,8 @@ from keyguard.core.management.common import (
     unknown,
 )
 from keyguard.core.texts import check_metadata, check_text
-from keyguard.core.tokens.format import base62
 from keyguard.core.values import UNCHANGED, Page, Unchanged
 from keyguard.exceptions import CorruptDataError, RefusedError
-
-_ID_ENTROPY = 16
 
 
 class AsyncOrganizations(Operations):
@@ -61,18 +60,14 @@ class AsyncOrganizations(Operations):
         ports = self._ports
         check_actor(actor)
         if (authority := await authority_of(ports, actor)).is_bounded:
-            raise RefusedError(
-                f"{authority} changes only its own organization; create others as an operator, or "
-                "as the service with a name as the actor or none"
-            )
+            raise RefusedError(f"{authority} can't create organizations; {ONLY_THE_SERVICE}")
         find_time_zone(time_zone)
         policy = ports.policy
         if plan is not None:
             policy.check_plan(plan)
         created_at = ports.now()
-        number = base62(ports.draw_entropy(_ID_ENTROPY), 16)
         organization = Organization(
-            id=f"org_{number}",
+            id=draw_id(ports, "org"),
             slug=slug,
             name=slug if name is None else check_text("an organization's name", name),
             created_at=created_at,
@@ -115,7 +110,7 @@ class AsyncOrganizations(Operations):
         force: bool = False,
         actor: Actor = None,
     ) -> Organization:
-        """Change an organization. What is not given stays.
+        """Change an organization. Arguments that are left out change nothing.
 
         See :meth:`~keyguard.guard.organizations.Organizations.update`.
         """
@@ -154,7 +149,7 @@ class AsyncOrganizations(Operations):
     async def disable(
         self, organization: str, *, actor: Actor = None
     ) -> Organization | DamagedOrganization:
-        """Pause an organization: none of its keys works until it is enabled.
+        """Disable an organization: none of its keys works until it is enabled again.
 
         See :meth:`~keyguard.guard.organizations.Organizations.disable`.
         """
@@ -176,13 +171,13 @@ class AsyncOrganizations(Operations):
             return await find_organization(ports, organization, authority)
         except CorruptDataError:
             if authority.record is not None and organization not in ids:
-                # Nothing says that it is the actor's own.
+                # The damaged record does not show whether the organization is the actor's own.
                 raise unknown("organization", organization) from None
             damaged = ids[0] if ids else organization
             return DamagedOrganization(id=damaged, disabled_at=now if ids else None)
 
     async def enable(self, organization: str, *, actor: Actor = None) -> Organization:
-        """End an organization's pause.
+        """Enable an organization that was disabled.
 
         See :meth:`~keyguard.guard.organizations.Organizations.enable`.
         """

@@ -1,4 +1,4 @@
-"""What management asks of the outside. The guard puts the ports together."""
+"""The ports of management. The guard puts them together."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ from keyguard.core.usage.ports import UsageStore
 
 
 class ManagementPorts(Protocol):
-    """The outside of an operation on organizations, keys or the audit trail."""
+    """All ports of an operation on organizations, keys or the audit trail."""
 
     @property
     def policy(self) -> Policy:
-        """What the service has settled."""
+        """The settings that decisions need."""
         ...
 
     @property
     def store(self) -> KeyStore:
         """The key store. Each call has the deadline of management.
 
-        The guard forgets what a commit changes, also when the commit failed: it may have happened.
+        The guard forgets the keys that a commit changes, even after an error: the change may have
+        happened.
         """
         ...
 
@@ -44,41 +45,41 @@ class ManagementPorts(Protocol):
 
     @property
     def bucket(self) -> int:
-        """The shortest time by which usage is told apart, in seconds."""
+        """The shortest period for which usage is kept, in seconds."""
         ...
 
     @property
     def longest_call(self) -> timedelta:
-        """The most that one call of the key store takes."""
+        """The longest time that one call of the key store takes."""
         ...
 
     @property
     def request_terms(self) -> RequestTerms:
-        """What the service has settled about requests for keys."""
+        """The settings about requests for keys."""
         ...
 
     @property
     def keep_ended_keys(self) -> timedelta | None:
-        """For how long a key that has ended is kept before it may be deleted; None for ever."""
+        """For how long a key that has ended must be kept; None if it is never deleted."""
         ...
 
     @property
     def keep_audit(self) -> timedelta | None:
-        """For how long an audit entry is kept before it may be deleted; None for ever."""
+        """For how long an entry of the audit trail must be kept; None if it is never deleted."""
         ...
 
     def tell_request(self, action: Action, request: KeyRequest) -> None:
-        """Tell the hooks what became of a request for a key."""
+        """Report a change of a request for a key to the hooks."""
 
     def tell_hint(self, hint: Hint) -> None:
-        """Tell the hooks of a hint that is new."""
+        """Report a new hint to the hooks."""
 
     def now(self) -> datetime:
         """Return the time, in UTC."""
         ...
 
     def draw_entropy(self, size: int) -> bytes:
-        """Return so many bytes from a cryptographically secure source."""
+        """Return a number of bytes from a cryptographically secure source."""
         ...
 
     async def hash(self, token: Secret) -> str:
@@ -90,15 +91,15 @@ class ManagementPorts(Protocol):
         ...
 
     async def verify(self, token: Secret, digest: str | None) -> bool:
-        """Tell whether a token is the one behind a stored digest; None is never."""
+        """Return whether a stored digest belongs to a token. The answer for None is False."""
         ...
 
     def scheme_of(self, digest: str) -> str:
-        """Return a digest's scheme, with its pepper's id where it takes one."""
+        """Return the scheme of a digest, with the pepper's id if it uses one."""
         ...
 
     async def read_limits(self, charges: Sequence[Charge]) -> Outcome:
-        """Return how buckets stand, and count nothing.
+        """Return the state of buckets, without counting.
 
         Raises:
             StoreError: The store of the counters failed.

@@ -1,4 +1,4 @@
-"""How requests for keys are approved, denied and rescinded: by somebody else than the requester."""
+"""Approves, denies and rescinds requests for keys. The requester can't do this."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ Value = TypeVar("Value")
 
 
 class Decisions(Operations):
-    """How requests for keys are decided on."""
+    """Decides on requests for keys."""
 
     async def approve(
         self,
@@ -56,7 +56,7 @@ class Decisions(Operations):
         version: int | None = None,
         actor: Actor = None,
     ) -> KeyRequest:
-        """Approve a request, or a part of it. What is not given is granted as it was asked for.
+        """Approve a request or a part of it. Arguments that are left out grant what was asked for.
 
         See :meth:`~keyguard.guard.requests.Requests.approve`.
         """
@@ -86,7 +86,7 @@ class Decisions(Operations):
                     _given(allowed_networks, most.allowed_networks)
                 ),
             )
-            # The key is bounded as if it were claimed at the last moment.
+            # The bounds are checked as if the key were claimed at the last moment.
             key = prospect(request, terms, owner, claim_by)
             more = gained(policy, owner, prospect(request, most, owner, claim_by), key)
             if more:
@@ -134,7 +134,7 @@ class Decisions(Operations):
         version: int | None = None,
         actor: Actor = None,
     ) -> KeyRequest:
-        """Take an approval back before the key is claimed.
+        """Take an approval back, before the key is claimed.
 
         See :meth:`~keyguard.guard.requests.Requests.rescind`.
         """
@@ -169,7 +169,7 @@ class Decisions(Operations):
         of: RequestStatus,
         decide: Callable[[Authority, KeyRequest, Organization, str], KeyRequest],
     ) -> KeyRequest:
-        """Have somebody other than the requester decide on a request that has a status."""
+        """Decide on a request that has a given status. The requester is refused."""
         ports = self._ports
         check_actor(actor)
         party, now = party_of(actor), ports.now()
@@ -182,17 +182,18 @@ class Decisions(Operations):
             parties = await people_of(self._ports, party)
             askers = {request.requester, *await families_that_asked(self._ports, request)}
             if not parties.isdisjoint(await people_of(self._ports, *askers)):
-                raise RefusedError("nobody decides on an own request; withdraw it instead")
+                raise RefusedError("nobody may decide on their own request; withdraw it instead")
             refuse_unless(request, of, now)
             if action is Action.REQUEST_APPROVED and not parties.isdisjoint(
                 await deciders(self._ports, request)
             ):
                 raise RefusedError(
-                    f"{party!r} has approved request {request_id!r} already; it takes another"
+                    f"{party!r} has approved request {request_id!r} already; another approver is "
+                    "needed"
                 )
             after = decide(authority, request, owner, holder_of(authority, party))
             entry = describe(action, now, actor, request, after)
-            # Nobody puts a refusal off by changing the organization.
+            # A change of the organization must not delay a refusal.
             read = (owner,) if action is Action.REQUEST_APPROVED else ()
             changes = (Change(request, after),)
             return Commit(entries=(entry,), changes=changes, unchanged=read), after
@@ -204,7 +205,7 @@ class Decisions(Operations):
 
 
 def lasting(terms: KeyTerms, owner: Organization) -> KeyTerms:
-    """Return terms that grant no longer a life if the organization allows a longer one later."""
+    """Return terms whose lifetime stays the same if the organization allows a longer one later."""
     return replace(terms, expires_in=terms.expires_in or owner.max_key_lifetime)
 
 

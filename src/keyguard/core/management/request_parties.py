@@ -1,4 +1,4 @@
-"""Who plays which part in a request for a key: who asked, who decided, who may claim."""
+"""The parts in a request for a key: who asked, who decided, and who may claim."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def found_request(
 
     Raises:
         NotFoundError: There is no such request, or the actor may not see it.
-        RefusedError: The actor is a person or a key that decides on no requests.
+        RefusedError: The actor is a person or a key that may not decide on requests.
     """
     check_id("request", request_id, REQUEST_ID)
     store = ports.store
@@ -48,7 +48,7 @@ async def found_request(
 async def own_request(
     ports: ManagementPorts, request_id: str, actor: Actor, authority: Authority
 ) -> tuple[KeyRequest, Organization]:
-    """Return a request and its organization for who has proven to be the requester.
+    """Return a request and its organization for a caller who has proven to be the requester.
 
     Raises:
         NotFoundError: The actor is a person who no longer has a role in the organization.
@@ -66,7 +66,7 @@ async def own_request(
 
 
 async def people_of(ports: ManagementPorts, *parties: str) -> set[str]:
-    """Return parties together with those who hold keys of the families among them."""
+    """Return parties, and the holders of the keys in the families among them."""
     found = {*parties}
     for party in filter(FAMILY_ID.match, parties):
         keys = await all_keys(ports, KeyFilter(family=party))
@@ -75,23 +75,23 @@ async def people_of(ports: ManagementPorts, *parties: str) -> set[str]:
 
 
 async def deciders(ports: ManagementPorts, request: KeyRequest) -> set[str]:
-    """Return who has decided on a request, and who holds a key now that has approved it."""
+    """Return who has decided on a request, and the present holders of the keys that approved it."""
     approved = await _keys_that(ports, Action.REQUEST_APPROVED, request)
     families = {record.key.family for _, record in approved if record is not None}
     return await people_of(ports, *request.decided_by, *families)
 
 
 def holder_of(authority: Authority, party: str) -> str:
-    """Return who acts: the person who holds the key that does, or the party itself."""
+    """Return the actor as a party: the person who holds the acting key, or the party itself."""
     owner = None if authority.record is None else authority.record.key.owner
     return party if owner is None else owner
 
 
 async def check_approvers(ports: ManagementPorts, request: KeyRequest, now: datetime) -> None:
-    """Refuse a claim of what a key has approved, if no key of its family may do so now.
+    """Refuse a claim if a key approved the request, and no key of its family may approve it now.
 
     Raises:
-        RefusedError: The message names the key.
+        RefusedError: No such key may approve now. The message names the key that approved.
     """
     policy = ports.policy
     for key_id, record in await _keys_that(ports, Action.REQUEST_APPROVED, request):
@@ -103,35 +103,56 @@ async def check_approvers(ports: ManagementPorts, request: KeyRequest, now: date
             decides(policy.principal(replace(record, key=key)).grant) for key in alive
         ):
             raise RefusedError(
-                f"key {key_id!r} has approved request {request.id!r} and no longer works or "
-                "decides on requests; ask again"
+                f"key {key_id!r} approved request {request.id!r}, but it no longer works, or may "
+                "no longer approve requests; ask for the key again"
             )
 
 
-async def families_that_asked(ports: ManagementPorts, request: KeyRequest) -> set[str]:
-    """Return the family of the key that made a request, also if it has another holder now.
+class FoundKeys:
+    """Keys by their ids, each asked of the store once, for decisions on many requests."""
+
+    def __init__(self, ports: ManagementPorts) -> None:
+        self._store = ports.store
+        self._found: dict[str, KeyRecord | None] = {}
+
+    async def find(self, key_id: str) -> KeyRecord | None:
+        """Return a key with its organization as they stood when it was first asked for."""
+        if key_id not in self._found:
+            self._found[key_id] = await self._store.find_key(key_id)
+        return self._found[key_id]
+
+
+async def families_that_asked(
+    ports: ManagementPorts, request: KeyRequest, keys: FoundKeys | None = None
+) -> set[str]:
+    """Return the family of the key that made a request, even if it has another holder now.
+
+    Args:
+        ports: The ports of management.
+        request: The request.
+        keys: What was found already; by default each key is looked up.
 
     Raises:
-        RefusedError: That key is deleted, or so are the entries of the audit trail that name it.
+        RefusedError: The key, or the entry of the audit trail that names it, is deleted.
     """
     families = set[str]()
-    for key_id, record in await _keys_that(ports, Action.REQUEST_CREATED, request):
+    for key_id, record in await _keys_that(ports, Action.REQUEST_CREATED, request, keys):
         if record is None:
             raise RefusedError(
-                f"key {key_id!r}, which asked for request {request.id!r}, is deleted, so nobody "
-                "can tell whose request it is; ask again"
+                f"key {key_id!r}, which made request {request.id!r}, is deleted, so nobody can "
+                "tell whose request it is; ask for the key again"
             )
         families.add(record.key.family)
     return families
 
 
 async def _keys_that(
-    ports: ManagementPorts, action: Action, request: KeyRequest
+    ports: ManagementPorts, action: Action, request: KeyRequest, keys: FoundKeys | None = None
 ) -> tuple[tuple[str, KeyRecord | None], ...]:
-    """Return the ids and records of the keys that did something to a request.
+    """Return the ids and records of the keys that did an action on a request.
 
     Raises:
-        RefusedError: The entries of the audit trail that tell who it was are deleted.
+        RefusedError: The entries of the audit trail that name the actors are deleted.
     """
     store = ports.store
     trail = await store.list_audit(
@@ -139,24 +160,25 @@ async def _keys_that(
     )
     if not any(entry.action is Action.REQUEST_CREATED for entry in trail):
         raise RefusedError(
-            f"the audit trail no longer tells who asked for request {request.id!r} and who "
-            "approved it; ask again"
+            f"the audit trail no longer tells who made request {request.id!r} and who approved "
+            "it; ask for the key again"
         )
     actors = [entry.actor.partition(":") for entry in trail if entry.action is action]
     ids = [key_id for kind, _, key_id in actors if kind == "key"]
-    return tuple([(key_id, await store.find_key(key_id)) for key_id in ids])
+    found = FoundKeys(ports) if keys is None else keys
+    return tuple([(key_id, await found.find(key_id)) for key_id in ids])
 
 
 async def prove_requester(
     ports: ManagementPorts, request_id: str, ticket: Secret | str | None, actor: Actor
 ) -> None:
-    """Refuse who is not the requester and has no ticket.
+    """Refuse a caller who is not the requester and has no ticket.
 
-    A key asks as its holder, and claims what its family asked for. For another request of its
-    holder it needs the ticket: it may do less than its holder is granted.
+    A key asks in its holder's name, and may claim what its family asked for. For another request of
+    its holder it needs the ticket, because that request may grant more than the key has.
 
     Raises:
-        NotFoundError: There is no such request, or the ticket is not its.
+        NotFoundError: There is no such request, or the ticket belongs to another.
     """
     secret = Secret(ticket) if isinstance(ticket, str) else ticket
     del ticket  # a traceback that passes here must not show it
@@ -174,12 +196,12 @@ async def prove_requester(
 
 
 async def is_ticket_of(ports: ManagementPorts, request_id: str, ticket: Secret) -> bool:
-    """Tell whether a ticket is a request's. One that names another request asks no store.
+    """Return whether a ticket belongs to a request. If it names another one, no store is asked.
 
     Args:
-        ports: The outside.
-        request_id: What the caller says is the request's id.
-        ticket: What the caller says is its ticket.
+        ports: The ports of management.
+        request_id: The request's id, as the caller gives it.
+        ticket: Its ticket, as the caller gives it.
 
     Raises:
         StoreError: The key store failed.
@@ -194,32 +216,42 @@ async def is_ticket_of(ports: ManagementPorts, request_id: str, ticket: Secret) 
 
 
 async def requester_of(ports: ManagementPorts, actor: Actor) -> str:
-    """Return as whom an actor asks: a key as the person who holds it."""
+    """Return the requester that an actor stands for. A key stands for the person who holds it."""
     record = await ports.store.find_key(actor.key_id) if isinstance(actor, Principal) else None
     owner = None if record is None else record.key.owner
     return party_of(actor) if owner is None else owner
 
 
-async def has_asked(ports: ManagementPorts, actor: Actor, request: KeyRequest) -> bool:
-    """Tell whether an actor is known as the requester, or as a key that asked as its holder."""
+async def has_asked(
+    ports: ManagementPorts, actor: Actor, request: KeyRequest, keys: FoundKeys | None = None
+) -> bool:
+    """Return whether an actor is the requester, or a key that asked in its holder's name.
+
+    Args:
+        ports: The ports of management.
+        actor: The actor.
+        request: The request.
+        keys: What was found already, for the requests of a page.
+    """
     party = party_of(actor)
     if request.requester == party:
         return True
-    # Of another organization's request nothing more is read: the time tells nothing.
+    # Nothing more is read for a request of another organization, so that the time shows nothing.
     if not isinstance(actor, Principal) or actor.organization != request.organization:
         return False
-    own = await ports.store.find_key(actor.key_id)
+    keys = keys or FoundKeys(ports)
+    own = await keys.find(actor.key_id)
     holds = own is not None and own.key.owner == request.requester
     try:
-        return holds and party in await families_that_asked(ports, request)
-    except RefusedError:  # nobody can tell any more, and a list has other requests besides
+        return holds and party in await families_that_asked(ports, request, keys)
+    except RefusedError:  # the actor is not known any longer, and the list must go on
         return False
 
 
 def party_of(actor: Actor) -> str:
-    """Return who an actor is, for the rule that nobody plays two parts in a request.
+    """Return the party of an actor, for the rule that nobody plays two parts in a request.
 
-    All keys of a family are one party, as the holder of one rotates it to the next.
+    All keys of a family are one party, because a holder rotates one into the next.
 
     Raises:
         InvalidValueError: A name is spelled like a party of another kind.
@@ -235,12 +267,12 @@ def party_of(actor: Actor) -> str:
 
 
 def author_of(actor: Actor, request: KeyRequest) -> Actor:
-    """Return who acts, for the audit trail."""
+    """Return the author for the audit trail."""
     return f"ticket:{request.id}" if actor is None else actor
 
 
 def _is_known(authority: Authority, request: KeyRequest, owner: Organization) -> bool:
-    """Tell whether an actor may know of a request; a developer knows own requests alone."""
+    """Return whether an actor may know of a request. A developer knows only its own requests."""
     person = authority.person
     if person is not None and authority.role_in(owner) is Role.DEVELOPER:
         return request.requester == person.id
@@ -250,10 +282,10 @@ def _is_known(authority: Authority, request: KeyRequest, owner: Organization) ->
 def refuse_unless(
     request: KeyRequest, wanted: RequestStatus | frozenset[RequestStatus], now: datetime
 ) -> None:
-    """Refuse what a request of another status does not admit.
+    """Refuse an operation if a request does not have the status that it needs.
 
     Raises:
-        RefusedError: The message names the status.
+        RefusedError: The request has another status. The message names it.
     """
     status = request.status(now)
     if status not in (wanted if isinstance(wanted, frozenset) else {wanted}):

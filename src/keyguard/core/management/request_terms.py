@@ -1,4 +1,4 @@
-"""What a service settles about requests for keys: who may ask, and who has to approve what."""
+"""The settings about requests for keys: who may ask, and how many must approve."""
 
 from __future__ import annotations
 
@@ -22,19 +22,20 @@ _MOST_APPROVALS = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalRule:
-    """A rule that approves requests for keys by itself, as they are asked for.
+    """A rule that approves requests for keys automatically, when they are made.
 
     ::
 
         ApprovalRule(name="readers", scopes=["inference:read"], longest=timedelta(days=30))
 
-    A request that needs several approvers, or looser limits than the service and its organization
-    set, is approved by no rule.
+    No rule approves a request that needs several approvers, or one for looser limits than those of
+    the service and its organization.
 
     Args:
         name: The rule's name, which the audit trail names as the approver.
         scopes: The most that it approves.
-        longest: The longest ``expires_in`` that it approves; None for any, and for none.
+        longest: The longest ``expires_in`` that it approves; None to approve any, and requests
+            without one.
         requesters: Whose requests it approves; ``*`` stands for any characters, as in
             ``*@acme.example``.
 
@@ -58,7 +59,7 @@ class ApprovalRule:
         object.__setattr__(self, "requesters", requesters)
 
     def admits(self, policy: Policy, request: KeyRequest, owner: Organization) -> bool:
-        """Tell whether the rule approves a request; never one for looser limits than others."""
+        """Return whether the rule approves a request. It approves no looser limits."""
         levels = (policy.defaults.get(owner.plan, policy.default_limits), owner.limits)
         asked, grant = request.asked, policy.grant(frozenset(self.scopes))
         lasts = self.longest is not None and (
@@ -74,13 +75,13 @@ class ApprovalRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestTerms:
-    """What a service settles about requests for keys.
+    """The settings about requests for keys.
 
     Args:
         requesters: Who may ask: ``anyone``, ``people`` but no keys, or ``nobody``.
         pending_for: How long a request waits for its approval.
         claimable_for: How long an approved request waits for its claim.
-        approvals: How many approvers a key with a scope needs; others need one.
+        approvals: How many approvers a key with a scope needs. Scopes that are not named need one.
         rules: Rules of automatic approval.
 
     Raises:
@@ -115,7 +116,7 @@ class RequestTerms:
             raise InvalidValueError("approval_rules takes a list of ApprovalRule")
 
     def check_may_ask(self, actor: Actor) -> None:
-        """Refuse who may not ask for keys.
+        """Refuse an actor that may not ask for keys.
 
         Raises:
             RefusedError: The setting ``requesters`` excludes the actor.
@@ -124,6 +125,24 @@ class RequestTerms:
             raise RefusedError("nobody may ask for keys of this service (setting requesters)")
         if self.requesters == "people" and isinstance(actor, Principal):
             raise RefusedError("only people may ask for keys, not other keys (setting requesters)")
+
+    def least_kept(self, least: timedelta) -> tuple[timedelta, str]:
+        """Return for how long something must be kept, and why in words.
+
+        Until the key of a request can no longer be replaced, the request needs the keys that asked
+        for it and approved it, and the entries of the audit trail that name them.
+
+        Args:
+            least: The least if no request needs it for longer. Then there is no why.
+        """
+        for_requests = self.pending_for + 2 * self.claimable_for
+        if for_requests <= least:
+            return least, ""
+        why = (
+            ", because a request for a key may still need what is younger (request_lifetime and "
+            "twice claim_lifetime)"
+        )
+        return for_requests, why
 
     def approvers(self, policy: Policy, scopes: frozenset[str]) -> int:
         """Return how many approvers a key with these scopes needs."""

@@ -1,4 +1,4 @@
-"""How often somebody may ask for a key: one request at a time, so many open, so many a day."""
+"""Bounds how often a requester may ask for keys: one at a time, a number open, a number a day."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ TURN = timedelta(seconds=10)
 async def take_turn(
     ports: ManagementPorts, turns: set[str], owner: Organization, requester: str, now: datetime
 ) -> None:
-    """Let a requester make one request at a time, and refuse one who has too many open.
+    """Let a requester make one request at a time, and refuse a requester who has too many open.
 
     Args:
-        ports: The outside.
-        turns: The digests of the turns that were taken before; gets this one.
+        ports: The ports of management.
+        turns: The digests of the turns that were taken before. This turn is added.
         owner: The organization.
         requester: Who asks.
         now: The time.
@@ -60,10 +60,10 @@ async def take_turn(
 async def count_request(
     ports: ManagementPorts, owner: Organization, requester: str, now: datetime
 ) -> None:
-    """Count a request of a requester, whose turn it is, and refuse too many within a day.
+    """Count a request of the requester whose turn it is, and refuse too many within a day.
 
     Raises:
-        RefusedError: The requester has made too many.
+        RefusedError: The requester has made too many requests within a day.
     """
     store, digest = ports.store, _digest(owner, requester)
     kept = await store.find_temporary(_ASKED, digest, now)
@@ -81,12 +81,12 @@ async def count_request(
 
 
 async def end_turns(ports: ManagementPorts, turns: set[str], now: datetime) -> None:
-    """End turns that were taken. One that can't be ended expires."""
+    """End turns that were taken. A turn that can't be ended expires."""
     with suppress(StoreError):
         for turn in turns:
             await ports.store.take_temporary(_ASKING, turn, now)
 
 
 def _digest(owner: Organization, requester: str) -> str:
-    """Return under what the temporary values of a requester in an organization are kept."""
+    """Return the digest under which temporary values of a requester are kept."""
     return sha256(f"{owner.id}:{requester}".encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""How keys are asked for, approved and claimed.
+"""Requests for keys: they are made, approved and claimed.
 
-No secret exists before the claim but the ticket, which its holder was shown when asking. A claim
-takes the ticket, or the requester. Nobody who approves has either.
+Before the claim, the only secret is the ticket, which is shown once to the caller who asks. A claim
+needs the ticket or the requester. An approver has neither.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ from keyguard.core.keys.requests import (
     RequestRecord,
     RequestStatus,
 )
-from keyguard.core.keys.results import CreatedRequest, IssuedKey
+from keyguard.core.keys.results import CreatedRequest
 from keyguard.core.limits.limit import Limits, read_limits
-from keyguard.core.management import request_claims
 from keyguard.core.management.authority import ANYBODY, ASKERS, Authority, check_new_key
 from keyguard.core.management.common import (
     check_actor,
@@ -37,10 +36,11 @@ from keyguard.core.management.common import (
     settled,
     unknown,
 )
-from keyguard.core.management.request_claims import prospect
+from keyguard.core.management.request_claims import Claims, prospect
 from keyguard.core.management.request_decisions import Decisions, lasting
 from keyguard.core.management.request_parties import (
     TICKETS,
+    FoundKeys,
     author_of,
     found_request,
     has_asked,
@@ -53,22 +53,21 @@ from keyguard.core.management.request_parties import (
 )
 from keyguard.core.management.request_turns import TURN, count_request, end_turns, take_turn
 from keyguard.core.texts import check_text
-from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
+from keyguard.core.tokens.format import ENTROPY_SIZE
 from keyguard.core.tokens.secret import Secret
-from keyguard.core.values import LATEST, Page
+from keyguard.core.values import LATEST, Page, member_of
 from keyguard.exceptions import (
     CorruptDataError,
     InvalidValueError,
     NotFoundError,
     RefusedError,
     StoreUnavailableError,
-    shown,
 )
 
 _LONGEST_REASON = 1000
 
 
-class AsyncRequests(Decisions):
+class AsyncRequests(Decisions, Claims):
     """The requests for keys of one guard, for async code."""
 
     async def create(
@@ -100,10 +99,7 @@ class AsyncRequests(Decisions):
         name = check_text("a key's name", name)
         if reason is not None:
             reason = check_text("a reason", reason, _LONGEST_REASON)
-        parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
-        ticket = TICKETS.mint(parts)
-        request_id = f"req_{parts.key_id}"
-        del parts
+        number, ticket = TICKETS.draw(ports.draw_entropy(ENTROPY_SIZE))
         now = ports.now()
         digest: str | None = None
         turns: set[str] = set()
@@ -114,7 +110,7 @@ class AsyncRequests(Decisions):
             owner = await find_organization(ports, organization, authority, ASKERS)
             refuse_disabled(owner, "asking for keys")
             request = KeyRequest(
-                id=request_id,
+                id=f"req_{number}",
                 organization=owner.id,
                 requester=requester,
                 name=name,
@@ -128,7 +124,8 @@ class AsyncRequests(Decisions):
             check_end(key, owner, now)
             await take_turn(self._ports, turns, owner, requester, now)
             entries = [describe(Action.REQUEST_CREATED, now, actor, None, request)]
-            # A key is not let in by a rule for its holder: it may do less.
+            # A rule for its holder does not approve a key's request: the key may do less than its
+            # holder.
             rule = settled_terms.rule_for(policy, replace(request, requester=party), owner)
             if rule is not None:
                 approver = f"rule:{rule.name}"
@@ -157,7 +154,7 @@ class AsyncRequests(Decisions):
         try:
             request = await settled(ports, actor, attempt)
         except (InvalidValueError, NotFoundError, RefusedError):
-            await end_turns(self._ports, turns, now)  # after another failure, the commit may go on
+            await end_turns(self._ports, turns, now)  # after another error, the commit may happen
             raise
         await end_turns(self._ports, turns, now)
         ports.tell_request(Action.REQUEST_CREATED, request)
@@ -202,15 +199,17 @@ class AsyncRequests(Decisions):
             at=ports.now(),
             organization=organization,
             requester=None if requester is None else check_text("a requester", requester),
-            statuses=frozenset(map(_status, statuses)),
+            statuses=frozenset(
+                member_of(RequestStatus, name, "status of a request") for name in statuses
+            ),
         )
         page = await ports.store.list_requests(wanted, after=after, limit=size)
         if asked_by is None:
             return page
-        own, damaged = list[KeyRequest](), [*page.damaged]
+        own, damaged, keys = list[KeyRequest](), [*page.damaged], FoundKeys(ports)
         for request in page:
             try:
-                if await has_asked(ports, asked_by, request):
+                if await has_asked(ports, asked_by, request, keys):
                     own.append(request)
             except CorruptDataError:  # the key that asked can't be read
                 damaged.append(request.id)
@@ -219,7 +218,7 @@ class AsyncRequests(Decisions):
     async def withdraw(
         self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None
     ) -> KeyRequest:
-        """Withdraw an own request that is pending or approved.
+        """Withdraw the actor's own request, which is pending or approved.
 
         See :meth:`~keyguard.guard.requests.Requests.withdraw`.
         """
@@ -238,35 +237,3 @@ class AsyncRequests(Decisions):
             return Commit(entries=(entry,), changes=(Change(request, after),)), after
 
         return await settled(self._ports, actor, attempt)
-
-    async def claim(
-        self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None
-    ) -> IssuedKey:
-        """Make the key of a request that is approved. Of several calls, one makes it.
-
-        See :meth:`~keyguard.guard.requests.Requests.claim`.
-        """
-        claiming = request_claims.claim(self._ports, request_id, ticket=ticket, actor=actor)
-        del ticket  # a traceback that passes here must not show it
-        return await claiming
-
-    async def reclaim(
-        self, request_id: str, *, ticket: Secret | str | None = None, actor: Actor = None
-    ) -> IssuedKey:
-        """Replace a claimed key that nobody has used.
-
-        See :meth:`~keyguard.guard.requests.Requests.reclaim`.
-        """
-        reclaiming = request_claims.reclaim(self._ports, request_id, ticket=ticket, actor=actor)
-        del ticket  # a traceback that passes here must not show it
-        return await reclaiming
-
-
-def _status(name: object) -> RequestStatus:
-    try:
-        return RequestStatus(str(name))
-    except ValueError:
-        known = ", ".join(RequestStatus)
-        raise InvalidValueError(
-            f"{shown(name)} is no status of a request; there are: {known}"
-        ) from None

@@ -1,4 +1,4 @@
-"""How keys are revoked, for good."""
+"""Revokes keys, for good."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from keyguard.exceptions import (
 
 
 class Revocation(Operations):
-    """How keys are revoked, for good."""
+    """Revokes keys, for good."""
 
     async def revoke(
         self,
@@ -68,9 +68,9 @@ class Revocation(Operations):
             try:
                 record = await find_record(ports, key_id, authority, HOLDERS)
             except CorruptDataError:
-                if authority.person is not None:  # nobody can tell whose key it is
+                if authority.person is not None:  # the record does not show whose key it is
                     raise unknown("key", key_id) from None
-                return ending  # nobody gets in with a key that can't be read, no administrator
+                return ending  # a key that can't be read does not work, so it is no administrator
             present = record.key
             if force or present.revoked_at is not None:
                 return ending  # changes nothing, but the store may have to make it durable
@@ -82,7 +82,8 @@ class Revocation(Operations):
             return (await find_record(ports, key_id, authority, HOLDERS)).key
         except CorruptDataError:
             if authority.is_bounded and key_id not in ids:
-                # Nothing says that it is a key of the actor's organization.
+                # The damaged record does not show whether the key belongs to the actor's
+                # organization.
                 raise unknown("key", key_id) from None
             return DamagedKey(id=key_id, revoked_at=now if key_id in ids else None)
 
@@ -112,11 +113,11 @@ class Revocation(Operations):
             page = await self._family(family, authority)
             alive = [key for key in page if not key.revoked_at]
             if force or not alive:
-                return ending  # likewise
+                return ending  # likewise: a store may have to make the end durable
             try:
                 owner = await find_organization(ports, alive[0].organization)
             except CorruptDataError:
-                return ending  # none of its keys lets anybody in
+                return ending  # none of its keys works
             witnesses = await keep_an_administrator(ports, owner, alive, [], now, family=family)
             if page.damaged:  # whose scopes say nothing of what they may do
                 return replace(ending, witnesses=witnesses)
@@ -127,7 +128,8 @@ class Revocation(Operations):
         damaged = [
             DamagedKey(id=key_id, revoked_at=now if key_id in ids else None)
             for key_id in page.damaged
-            # Nobody knows whose it is, so an actor hears only of what it could end.
+            # The records do not show whose keys these are, so an actor gets only those that it
+            # could end.
             if not authority.is_bounded or key_id in ids
         ]
         if not page.items and not damaged:
@@ -159,11 +161,17 @@ class Revocation(Operations):
         ports = self._ports
         _ending("", ports.now(), reason, note, None)  # refuses the note before a slow hash
         damaged: tuple[str, CorruptDataError] | None = None
-        for key_id in ports.policy.candidates(secret):
+        candidates = ports.policy.candidates(secret)
+        if not candidates:
+            raise NotFoundError(
+                f"this is not a token of this service: a token is {ports.policy.tokens.prefix}_ "
+                "and 66 characters, and this one has a wrong prefix, length or checksum"
+            )
+        for key_id in candidates:
             try:
                 record = await ports.store.find_key(key_id)
             except CorruptDataError as problem:
-                damaged = key_id, problem  # an id alone does not show that somebody has the token
+                damaged = key_id, problem  # an id alone does not prove possession of the token
                 continue
             genuine = await ports.verify(secret, record.digest if record else None)
             if record is not None and genuine is True:
@@ -173,8 +181,8 @@ class Revocation(Operations):
         if damaged is not None:
             key_id, failure = damaged
             raise CorruptDataError(
-                f"{failure}; it lets nobody in meanwhile, and as its token can't be verified, "
-                f"revoke it by its id, {key_id}"
+                f"{failure}; requests with the key are refused, but its token can't be verified: "
+                f"revoke the key by its id, {key_id}"
             ) from failure
         raise NotFoundError("that token belongs to no key")
 
@@ -182,7 +190,7 @@ class Revocation(Operations):
 async def revoke_exposed(ports: ManagementPorts, refusal: Deny) -> bool:
     """Revoke a live key that came over plain HTTP; return whether it is revoked now.
 
-    A failure does not raise: the request is refused in any case, and its event tells the outcome.
+    A failure does not raise: the request is refused in any case, and its event reports the outcome.
     """
     if refusal.key_id is None:
         return False
@@ -199,13 +207,13 @@ async def revoke_exposed(ports: ManagementPorts, refusal: Deny) -> bool:
 def _decided(
     ports: ManagementPorts, ending: Ending, read: Sequence[Key], witnesses: tuple[Key, ...]
 ) -> Ending:
-    """Return an ending on the conditions under which its organization keeps an administrator.
+    """Return an ending that holds only while its organization keeps an administrator.
 
     Args:
         ports: The outside.
-        ending: What ends.
+        ending: The ending without conditions.
         read: The keys that end, as they were read.
-        witnesses: Those that remain if one of these administers.
+        witnesses: The administrators that remain; needed if one of the keys administers.
     """
     without = administering_scopes(ports.policy)
     if witnesses or any(without & key.scopes for key in read):
@@ -216,7 +224,7 @@ def _decided(
 def _ending(
     subject: str, now: datetime, reason: RevocationReason | str, note: str | None, actor: Actor
 ) -> Ending:
-    """Return what revokes a key or a family."""
+    """Return the ending that revokes a key or a family."""
     fields: dict[str, object] = {"revoked_at": now, "revoked_reason": RevocationReason.of(reason)}
     if note is not None:
         fields["revoked_note"] = check_text("a revocation's note", note)

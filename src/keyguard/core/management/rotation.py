@@ -1,4 +1,4 @@
-"""How a key gets a successor, beside which it works for a time."""
+"""Rotation: a key gets a successor, and goes on working for a time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from keyguard.core.management.common import (
     settled,
 )
 from keyguard.core.texts import check_text
-from keyguard.core.tokens.format import ENTROPY_SIZE, TokenParts
+from keyguard.core.tokens.format import ENTROPY_SIZE
 from keyguard.core.values import LATEST, UNCHANGED, Unchanged
 from keyguard.exceptions import InvalidValueError, RefusedError, shown
 
@@ -30,7 +30,7 @@ DEFAULT_GRACE = timedelta(hours=24)
 
 
 class Rotation(Operations):
-    """How a key gets a successor."""
+    """Gives keys their successors."""
 
     async def rotate(
         self,
@@ -53,10 +53,7 @@ class Rotation(Operations):
             idempotency_key = check_text("an idempotency key", idempotency_key)
         ports = self._ports
         now = ports.now()
-        parts = TokenParts.draw(ports.draw_entropy(ENTROPY_SIZE))
-        token = ports.policy.tokens.mint(parts)
-        successor_id = parts.key_id
-        del parts
+        successor_id, token = ports.policy.tokens.draw(ports.draw_entropy(ENTROPY_SIZE))
         ends = later(now, grace) if grace else now
         if isinstance(expires_in, timedelta):
             later(now, expires_in)  # refuses what is not a span
@@ -124,7 +121,7 @@ def _successor(
     """Return the successor of a key.
 
     Raises:
-        InvalidValueError: It would never work.
+        InvalidValueError: The successor would never work.
         RefusedError: The key can't be rotated, or not by this actor.
     """
     present, owner = record.key, record.organization

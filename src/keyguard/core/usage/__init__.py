@@ -1,1 +1,1 @@
-"""Who used what: what is counted, kept and asked. Values in, values out."""
+"""Usage: how it is counted, kept and reported. Values in, values out."""

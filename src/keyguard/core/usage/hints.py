@@ -1,6 +1,6 @@
-"""Hints: what a person should look at, each by one rule and with its evidence, never a score.
+"""Hints: what a person should look at. Each comes from one rule, with evidence and no score.
 
-Each rule is a function of values. It returns a hint, or None where it has nothing to say.
+Each rule is a function of values. It returns a hint or None.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Hint:
         key_id: The id of the key.
         family: The family of the key.
         since: Since when the rule has held, in UTC.
-        evidence: What the rule rests on: numbers, and times in ISO 8601.
-        text: The same in a sentence.
+        evidence: The facts behind the hint: numbers, and times in ISO 8601.
+        text: The hint in a sentence.
     """
 
     id: str
@@ -76,7 +76,7 @@ class Hint:
 
 
 def ended_key_presented(key: Key, days: Sequence[tuple[Period, int]], now: datetime) -> Hint | None:
-    """Tell that somebody still presents a key that was revoked, has expired or was rotated.
+    """Return a hint if somebody still presents a key that was revoked, has expired or was rotated.
 
     Args:
         key: The key.
@@ -99,7 +99,7 @@ def ended_key_presented(key: Key, days: Sequence[tuple[Period, int]], now: datet
 
 
 def predecessor_used(key: Key, successor: Key, now: datetime) -> Hint | None:
-    """Tell that a key which was rotated is still used in the last tenth of its grace.
+    """Return a hint if a rotated key is still used in the last tenth of its grace.
 
     Args:
         key: The key.
@@ -127,7 +127,7 @@ def predecessor_used(key: Key, successor: Key, now: datetime) -> Hint | None:
 
 
 def ends_soon(key: Key, now: datetime) -> Hint | None:
-    """Tell that a key ends within 30 days, 7 days or a day.
+    """Return a hint if a key ends within 30 days, 7 days or a day.
 
     A key that was made for no longer than that, or that has a successor, gives no such hint.
 
@@ -183,7 +183,7 @@ def mostly_refused(
 
 
 def dormant_woke(key: Key, days: Sequence[tuple[Period, int]]) -> Hint | None:
-    """Tell that a key was used in the last 7 days, after 30 days or more without a request.
+    """Return a hint if a key was used in the last 7 days, after 30 days or more without a request.
 
     Args:
         key: The key.
@@ -237,7 +237,7 @@ def surge(key: Key, quarters: Sequence[tuple[Period, int, Sequence[int]]]) -> Hi
 def new_networks(
     key: Key, known: Collection[str], days: Sequence[tuple[Period, Collection[str]]]
 ) -> Iterator[Hint]:
-    """Tell that a key came from a network from which it had not come before.
+    """Return a hint if a key came from a network from which it had not come before.
 
     A key that has not come from anywhere before, or from more than 20 networks, gives no such hint.
 
@@ -258,13 +258,13 @@ def new_networks(
                 network,
                 since=day.start,
                 evidence={"network": network, "day": _iso(day.start), "known": len(known)},
-                text=f"The key came from {network}, and had come from {len(known)} other "
-                f"{'network' if len(known) == 1 else 'networks'} before.",
+                text=f"The key was used from {network}; before that, it was used from {len(known)} "
+                f"other {'network' if len(known) == 1 else 'networks'}.",
             )
 
 
 def unused(key: Key, now: datetime) -> Hint | None:
-    """Tell that nobody has used a working key for 90 days.
+    """Return a hint if nobody has used a working key for 90 days.
 
     Args:
         key: The key.
@@ -290,7 +290,7 @@ def unused(key: Key, now: datetime) -> Hint | None:
 def scopes_unneeded(
     key: Key, grants: Mapping[str, ScopeGrant], needed: Collection[str], since: datetime
 ) -> Hint | None:
-    """Tell of scopes that no rule and no decorator has asked a key for in 90 days.
+    """Return a hint on scopes that no rule and no decorator required of a key in 90 days.
 
     Args:
         key: The key.
@@ -310,7 +310,7 @@ def scopes_unneeded(
         key,
         since=since,
         evidence={"scopes": " ".join(unneeded), "days": UNUSED_DAYS},
-        text=f"No request of the key needed {', '.join(unneeded)} in {UNUSED_DAYS} days.",
+        text=f"In {UNUSED_DAYS} days, no request with the key needed {', '.join(unneeded)}.",
     )
 
 

@@ -1,4 +1,4 @@
-"""What the core asks of a store of usage."""
+"""The port of a store of usage."""
 
 from __future__ import annotations
 

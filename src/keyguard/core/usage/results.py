@@ -1,4 +1,4 @@
-"""What questions for usage return."""
+"""The results of questions for usage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class UsageItem(NamedTuple):
         end: When it ends, exclusive.
         group: The key, family, outcome or tag; "" for all together.
         n: The number of requests.
-        units: What they cost: what the application settled, else their cost; refused ones cost 0.
+        units: Their cost: the settled cost, or that of their limits if none was settled; 0 for
+            refused ones.
     """
 
     start: datetime
@@ -53,7 +54,7 @@ class OwnUsage:
     Args:
         day: Its requests since the day began in its organization's time zone, by outcome.
         month: Its requests since the month began, by outcome.
-        limits: How its limits stand.
+        limits: The state of its limits.
         as_of: Up to when every process that counts has reported, in UTC.
     """
 

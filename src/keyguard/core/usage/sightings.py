@@ -1,4 +1,4 @@
-"""What keys were seen with: the networks that they came from, the scopes that they needed.
+"""Sightings of keys: the networks that they came from, and the scopes that they needed.
 
 A sighting is kept as a cell whose tag says what was seen, under an id that no organization has. So
 every store of usage can keep it, and no report counts it. It is noted at its first time in 30 days,
@@ -22,7 +22,7 @@ SIGHTINGS_KEPT = timedelta(days=150)
 
 
 class Sighting(enum.StrEnum):
-    """The kind of what was seen."""
+    """The kind of a sighting."""
 
     NETWORK = "net"
     SCOPE = "sco"

@@ -1,4 +1,4 @@
-"""What a service calls its requests, so that their usage is told apart."""
+"""Tags: a service's names for its requests, which group their usage."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class UsageTags:
         for name in names:
             if not isinstance(name, str) or not _TAG.match(name):
                 raise InvalidValueError(
-                    f"a tag has up to 40 letters, digits, '.', '_' and '-', unlike {shown(name)}"
+                    f"a tag has up to 40 letters, digits, '.', '_' and '-', not {shown(name)}"
                 )
         if not callable(self.function):
             raise InvalidValueError("UsageTags takes a function of the principal and the request")

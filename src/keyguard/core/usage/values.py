@@ -1,4 +1,4 @@
-"""What usage is made of: cells, flushes, questions and their answers."""
+"""The values of usage: cells, flushes, questions and their answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Cell(NamedTuple):
         key_id: The id of the key; "" where keys were merged for want of memory.
         family: The family of the key; "" like the key.
         outcome: :data:`ALLOWED`, or the reason of the refusals.
-        tag: What the service calls such requests, or "".
+        tag: The service's name for such requests, or "".
         n: The number of requests, at least 0.
         units: What they cost, as they were settled; at least 0.
     """
@@ -99,7 +99,7 @@ class Period(NamedTuple):
 
 
 class GroupBy(enum.StrEnum):
-    """What the totals of a question are told apart by."""
+    """How the totals of a question are grouped."""
 
     NOTHING = ""
     KEY = "key"
@@ -120,7 +120,7 @@ class Question(Value):
     Args:
         organization: The id of the organization.
         periods: The periods, which rise and do not overlap.
-        group_by: What totals are told apart by; the group is "" for all together.
+        group_by: How totals are grouped; the group is "" for all together.
         key_id: The only key that is asked for, or None.
         family: The only family that is asked for, or None.
         outcome: The only outcome that is asked for, or None.

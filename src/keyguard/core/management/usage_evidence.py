@@ -1,6 +1,6 @@
-"""How hints are found: what each rule takes is asked of the stores, and the rules are applied.
+"""Finds hints: it reads from the stores what each rule needs, and applies the rules.
 
-Where a rule could look at more than :data:`MOST` keys one by one, it looks at those with the most
+If a rule would look at more than :data:`MOST` keys one by one, it looks at those with the most
 requests, or at the first by id.
 """
 
@@ -19,7 +19,7 @@ from keyguard.core.keys.records import Key, Organization
 from keyguard.core.keys.temporary import Temporary
 from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.management.authority import authority_of
-from keyguard.core.management.common import all_keys, find_organization, page_size
+from keyguard.core.management.common import Operations, all_keys, find_organization, page_size
 from keyguard.core.management.ports import ManagementPorts
 from keyguard.core.usage import hints
 from keyguard.core.usage.hints import Hint
@@ -40,58 +40,66 @@ _PAGE = 1000
 _ENDS = (Reason.KEY_REVOKED, Reason.KEY_EXPIRED, Reason.KEY_ROTATED)
 
 
-async def list_hints(
-    ports: ManagementPorts, *, organization: str, after: str | None, limit: int
-) -> Page[Hint]:
-    """Return one page of hints; see :meth:`~keyguard.guard.usage.Usage.hints`."""
-    size = page_size(limit)
-    owner = await find_organization(ports, organization)
-    found = await _shown(ports, owner, ports.now())
-    start = 0
-    if after is not None:
-        start = next((n for n, hint in enumerate(found, 1) if hint.id == after), len(found))
-    page = tuple(found[start : start + size])
-    return Page(page, page[-1].id if start + size < len(found) else None)
+class FoundHints(Operations):
+    """How hints are found, told and dismissed."""
 
+    async def hints(
+        self, *, organization: str, after: str | None = None, limit: int = 100
+    ) -> Page[Hint]:
+        """Return one page of what a person should look at, the most urgent first.
 
-async def tell_new_hints(ports: ManagementPorts, *, organization: str) -> tuple[Hint, ...]:
-    """Tell the hooks of new hints; see :meth:`~keyguard.guard.usage.Usage.new_hints`."""
-    owner = await find_organization(ports, organization)
-    now = ports.now()
-    new: list[Hint] = []
-    for hint in await _shown(ports, owner, now):
-        told = Temporary(
-            "hint", sha256(f"{owner.id}:{hint.id}".encode()).hexdigest(), "", now + _TOLD_FOR
-        )
-        if await ports.store.put_temporary(told, now):
-            ports.tell_hint(hint)
-            new.append(hint)
-    return tuple(new)
+        See :meth:`~keyguard.guard.usage.Usage.hints`.
+        """
+        ports = self._ports
+        size = page_size(limit)
+        owner = await find_organization(ports, organization)
+        found = await _shown(ports, owner, ports.now())
+        start = 0
+        if after is not None:
+            start = next((n for n, hint in enumerate(found, 1) if hint.id == after), len(found))
+        page = tuple(found[start : start + size])
+        return Page(page, page[-1].id if start + size < len(found) else None)
 
+    async def new_hints(self, *, organization: str) -> tuple[Hint, ...]:
+        """Return the hints that this method has not returned before, and report them to the hooks.
 
-async def dismiss_hint(
-    ports: ManagementPorts,
-    *,
-    organization: str,
-    hint: str,
-    until: datetime | None,
-    actor: Actor,
-) -> datetime:
-    """Dismiss a hint; see :meth:`~keyguard.guard.usage.Usage.dismiss`."""
-    usage, now = ports.usage, ports.now()
-    end = now + _DISMISSED_FOR if until is None else in_utc("until", until)
-    if not isinstance(hint, str):
-        raise InvalidValueError(f"hint takes the id of a hint, not {shown(hint)}")
-    if not now < end <= now + DAYS_KEPT:
-        raise InvalidValueError(
-            f"a hint is dismissed for at most {DAYS_KEPT.days} days, and until a time to come"
-        )
-    owner = await find_organization(ports, organization, await authority_of(ports, actor))
-    # Only what is there: else anybody could fill the store.
-    if hint not in [found.id for found in await _find(ports, owner, now)]:
-        raise NotFoundError(f"organization {owner.slug!r} has no hint {shown(hint)}")
-    await usage.dismiss(owner.id, hint, end)
-    return end
+        See :meth:`~keyguard.guard.usage.Usage.new_hints`.
+        """
+        ports = self._ports
+        owner = await find_organization(ports, organization)
+        now = ports.now()
+        new: list[Hint] = []
+        for hint in await _shown(ports, owner, now):
+            told = Temporary(
+                "hint", sha256(f"{owner.id}:{hint.id}".encode()).hexdigest(), "", now + _TOLD_FOR
+            )
+            if await ports.store.put_temporary(told, now):
+                ports.tell_hint(hint)
+                new.append(hint)
+        return tuple(new)
+
+    async def dismiss(
+        self, *, organization: str, hint: str, until: datetime | None = None, actor: Actor = None
+    ) -> datetime:
+        """Keep a hint from being shown for a time.
+
+        See :meth:`~keyguard.guard.usage.Usage.dismiss`.
+        """
+        ports = self._ports
+        usage, now = ports.usage, ports.now()
+        end = now + _DISMISSED_FOR if until is None else in_utc("until", until)
+        if not isinstance(hint, str):
+            raise InvalidValueError(f"hint takes the id of a hint, not {shown(hint)}")
+        if not now < end <= now + DAYS_KEPT:
+            raise InvalidValueError(
+                f"until must be a time in the future, at most {DAYS_KEPT.days} days from now"
+            )
+        owner = await find_organization(ports, organization, await authority_of(ports, actor))
+        # Only present hints: otherwise anybody could fill the store.
+        if hint not in [found.id for found in await _find(ports, owner, now)]:
+            raise NotFoundError(f"organization {owner.slug!r} has no hint {shown(hint)}")
+        await usage.dismiss(owner.id, hint, end)
+        return end
 
 
 async def _shown(ports: ManagementPorts, owner: Organization, now: datetime) -> list[Hint]:
@@ -279,7 +287,7 @@ class _Seeker:
         return [Period(*bounds) for bounds in pairwise(starts)]
 
     async def _was_counted_before(self, at: datetime) -> bool:
-        """Tell whether usage was counted before a time: else its absence says nothing."""
+        """Return whether usage was counted before a time; otherwise its absence means nothing."""
         question = Question(self._owner.id, (Period(at - DAYS_KEPT, at),), limit=1)
         return bool(await self._usage.totals(question))
 
@@ -328,5 +336,5 @@ def _quarter(start: datetime) -> Period:
 
 
 def _weeks_before(at: datetime, weeks: int, zone: tzinfo) -> datetime:
-    """Return the time so many weeks before at which clocks of a zone show the same."""
+    """Return the time so many weeks earlier at which the clocks of a zone show the same."""
     return (at.astimezone(zone) - weeks * _WEEK).astimezone(UTC)

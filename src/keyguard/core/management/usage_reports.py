@@ -1,4 +1,4 @@
-"""How usage is asked for."""
+"""Reports of usage."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from keyguard.core.keys.time_zones import find_time_zone
 from keyguard.core.limits.charges import statuses
 from keyguard.core.management.common import (
     LONGEST_ID,
+    Operations,
     find_organization,
     find_record,
     page_size,
@@ -54,13 +55,13 @@ _CURSOR = re.compile(r"[0-9]{1,11}:[!-~]{0,64}\Z")
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a report is about.
+    """The question that a report answers.
 
     Args:
         owner: The organization.
         key_id: The only key, or None.
         periods: The periods.
-        zone: By whose clocks they are told.
+        zone: The time zone of the periods.
     """
 
     owner: Organization
@@ -73,79 +74,94 @@ class _Asked:
         return UsageItem(start, end, total.group, total.n, total.units)
 
 
-async def read_report(
-    ports: ManagementPorts,
-    *,
-    organization: str,
-    key: str | None,
-    family: str | None,
-    start: datetime | date | None,
-    end: datetime | date | None,
-    step: str,
-    zone: str | None,
-    group_by: str | None,
-    after: str | None,
-    limit: int,
-) -> UsageReport:
-    """Return one page of a report; see :meth:`~keyguard.guard.usage.Usage.report`."""
-    size = page_size(limit)
-    grouped = _group_by(group_by)
-    asked = await _asked(ports, organization, key, start, end, Step.of(step), zone)
-    question = Question(
-        asked.owner.id,
-        asked.periods,
-        grouped,
-        asked.key_id,
-        _family(family),
-        after=_read_cursor(after, asked.periods),
-        limit=size + 1,
-    )
-    totals = await ports.usage.totals(question)
-    following = _cursor(asked.periods, totals[size - 1]) if len(totals) > size else None
-    return await _report(ports, asked, totals[:size], following)
+class Reports(Operations):
+    """How usage is reported."""
 
+    async def report(
+        self,
+        *,
+        organization: str,
+        key: str | None = None,
+        family: str | None = None,
+        start: datetime | date | None = None,
+        end: datetime | date | None = None,
+        step: str = "day",
+        zone: str | None = None,
+        group_by: str | None = None,
+        after: str | None = None,
+        limit: int = 1000,
+    ) -> UsageReport:
+        """Return one page of a report of who used what.
 
-async def read_top(
-    ports: ManagementPorts,
-    *,
-    organization: str,
-    start: datetime | date | None,
-    end: datetime | date | None,
-    zone: str | None,
-    by: str,
-    outcome: str | None,
-    limit: int,
-) -> UsageReport:
-    """Return the groups with the most requests; see :meth:`~keyguard.guard.usage.Usage.top`."""
-    size = page_size(limit)
-    grouped = _group_by(by)
-    asked = await _asked(ports, organization, None, start, end, Step.DAY, zone)
-    whole = Period(asked.periods[0].start, asked.periods[-1].end)
-    asked = _Asked(asked.owner, None, (whole,), asked.zone)
-    question = Question(asked.owner.id, (whole,), grouped, outcome=_outcome(outcome), limit=size)
-    return await _report(ports, asked, await ports.usage.largest(question), None)
+        See :meth:`~keyguard.guard.usage.Usage.report`.
+        """
+        ports = self._ports
+        size = page_size(limit)
+        grouped = _group_by(group_by)
+        asked = await _asked(ports, organization, key, start, end, Step.of(step), zone)
+        question = Question(
+            asked.owner.id,
+            asked.periods,
+            grouped,
+            asked.key_id,
+            _family(family),
+            after=_read_cursor(after, asked.periods),
+            limit=size + 1,
+        )
+        totals = await ports.usage.totals(question)
+        following = _cursor(asked.periods, totals[size - 1]) if len(totals) > size else None
+        return await _report(ports, asked, totals[:size], following)
 
+    async def top(
+        self,
+        *,
+        organization: str,
+        start: datetime | date | None = None,
+        end: datetime | date | None = None,
+        zone: str | None = None,
+        by: str = "key",
+        outcome: str | None = None,
+        limit: int = 10,
+    ) -> UsageReport:
+        """Return the keys, families, outcomes or tags with the most requests.
 
-async def read_own(ports: ManagementPorts, principal: Principal) -> OwnUsage:
-    """Return what a key has used; see :meth:`~keyguard.guard.usage.Usage.mine`."""
-    if not isinstance(principal, Principal):
-        raise InvalidValueError(f"mine takes a principal, not {shown(principal)}")
-    record = await find_record(ports, principal.key_id)
-    owner, now = record.organization, ports.now()
-    zone = find_time_zone(owner.time_zone)
-    today = civil_day(now, zone)
-    first = today.start.astimezone(zone).date().replace(day=1)
+        See :meth:`~keyguard.guard.usage.Usage.top`.
+        """
+        ports = self._ports
+        size = page_size(limit)
+        grouped = _group_by(by)
+        asked = await _asked(ports, organization, None, start, end, Step.DAY, zone)
+        whole = Period(asked.periods[0].start, asked.periods[-1].end)
+        asked = _Asked(asked.owner, None, (whole,), asked.zone)
+        question = Question(
+            asked.owner.id, (whole,), grouped, outcome=_outcome(outcome), limit=size
+        )
+        return await _report(ports, asked, await ports.usage.largest(question), None)
 
-    async def used(period: Period) -> tuple[UsageItem, ...]:
-        asked = _Asked(owner, record.key.id, (period,), zone)
-        question = Question(owner.id, (period,), GroupBy.OUTCOME, asked.key_id)
-        return tuple(map(asked.item, await ports.usage.totals(question)))
+    async def mine(self, principal: Principal) -> OwnUsage:
+        """Return what a principal's key has used today and this month, and what its limits leave.
 
-    day, month = await used(today), await used(Period(start_of_day(first, zone), today.end))
-    charges = ports.policy.allow(record).limits.charges
-    tallies = (await ports.read_limits(charges)).tallies if charges else ()
-    as_of, _ = _reported(await ports.usage.writers(), now)
-    return OwnUsage(day, month, statuses(charges, tallies), as_of)
+        See :meth:`~keyguard.guard.usage.Usage.mine`.
+        """
+        ports = self._ports
+        if not isinstance(principal, Principal):
+            raise InvalidValueError(f"mine takes a principal, not {shown(principal)}")
+        record = await find_record(ports, principal.key_id)
+        owner, now = record.organization, ports.now()
+        zone = find_time_zone(owner.time_zone)
+        today = civil_day(now, zone)
+        first = today.start.astimezone(zone).date().replace(day=1)
+
+        async def used(period: Period) -> tuple[UsageItem, ...]:
+            asked = _Asked(owner, record.key.id, (period,), zone)
+            question = Question(owner.id, (period,), GroupBy.OUTCOME, asked.key_id)
+            return tuple(map(asked.item, await ports.usage.totals(question)))
+
+        day, month = await used(today), await used(Period(start_of_day(first, zone), today.end))
+        charges = ports.policy.allow(record).limits.charges
+        tallies = (await ports.read_limits(charges)).tallies if charges else ()
+        as_of, _ = _reported(await ports.usage.writers(), now)
+        return OwnUsage(day, month, statuses(charges, tallies), as_of)
 
 
 async def _asked(
@@ -169,9 +185,9 @@ async def _asked(
     since = _before(until, span[step]) if start is None else _time("start", start, zone)
     if since >= until:
         if end is None:
-            raise InvalidValueError("start lies in the future, for which nothing is counted")
+            raise InvalidValueError("start must be a time in the past")
         raise InvalidValueError(
-            "a report ends later than it starts; end is not part of it, so for a single day give "
+            "end must be later than start; end is not part of the report, so for a single day give "
             "the next day as end"
         )
     periods = periods_between(since, until, step, zone)
@@ -202,16 +218,16 @@ def _check_kept(
     *,
     differs: bool,
 ) -> None:
-    """Refuse periods that what is kept does not tell apart.
+    """Refuse periods that are finer than the stored usage.
 
     Raises:
-        InvalidValueError: It does not; the message says what can be asked for.
+        InvalidValueError: The stored usage is too coarse. The message says what can be asked for.
     """
     bucket = ports.bucket
     if any(period.start.timestamp() % bucket for period in periods):
         raise InvalidValueError(
-            "usage is counted by whole hours of UTC (usage_bucket), and these periods are not made "
-            "of them: take a longer step, or a zone that differs from UTC by whole hours"
+            "usage is counted by whole hours of UTC (usage_bucket), but these periods begin within "
+            "an hour: take a longer step, or a zone that differs from UTC by whole hours"
         )
     folded = civil_day(now - QUARTERS_KEPT, own_zone).start
     if periods[0].start >= folded:
@@ -223,7 +239,7 @@ def _check_kept(
         )
     if differs:
         raise InvalidValueError(
-            f"{kept} of the organization's own time zone: leave out zone, or ask for later periods"
+            f"{kept} in the organization's own time zone: leave out zone, or ask for later periods"
         )
 
 
@@ -250,7 +266,7 @@ def _group_by(name: str | None) -> GroupBy:
         return GroupBy("" if name is None else name)
     except ValueError:
         known = ", ".join(group.value for group in GroupBy if group)
-        raise InvalidValueError(f"totals are told apart by {known}, not {shown(name)}") from None
+        raise InvalidValueError(f"totals can be grouped by {known}, not by {shown(name)}") from None
 
 
 def _family(family: str | None) -> str | None:
@@ -278,7 +294,9 @@ def _read_cursor(after: str | None, periods: Sequence[Period]) -> tuple[int, str
         number = bisect_left([period.start for period in periods], time)
         if number < len(periods) and periods[number].start == time:
             return number, group
-    raise InvalidValueError("after takes the next of the page before, asked for with the same step")
+    raise InvalidValueError(
+        "after takes the next of the previous page, which must have the same step"
+    )
 
 
 async def _report(
