@@ -691,5 +691,5 @@ def test_a_permission_takes_a_scope() -> None:
 
 
 def test_rest_framework_without_the_middleware_lets_nobody_in() -> None:
-    with pytest.raises(ConfigurationError, match="no keyguard middleware"):
+    with pytest.raises(ConfigurationError, match="outside keyguard's middleware"):
         django_views.Rest.as_view()(RequestFactory().get("/rest"))

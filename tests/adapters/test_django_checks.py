@@ -70,8 +70,10 @@ def test_a_path_with_a_format_suffix_must_not_escape_a_rule() -> None:
     messages = found(ROOT_URLCONF=urls, KEYGUARD={"guard": WORLD.guard, "rules": rules})
 
     assert [name for name, _ in messages] == ["keyguard.E006"] * 2
-    assert messages[0][1].startswith("/report.json leads to what the rule '/report' is for")
-    assert messages[1][1].startswith("/Case leads to what the rule '/CASE' is for")
+    assert messages[0][1].startswith(
+        "/report.json leads to a resource that the rule '/report' guards"
+    )
+    assert messages[1][1].startswith("/Case leads to a resource that the rule '/CASE' guards")
     spelled = World({"any_spelling": True})
     assert found(ROOT_URLCONF=urls, KEYGUARD={"guard": spelled.guard, "rules": rules}) == []
 

@@ -165,7 +165,7 @@ def test_without_the_middleware_nobody_is_let_in(world: World) -> None:
     @app.get("/")
     async def endpoint(principal: Anyone) -> None: ...
 
-    with pytest.raises(ConfigurationError, match="no keyguard middleware"):
+    with pytest.raises(ConfigurationError, match="outside keyguard's middleware"):
         TestClient(app).get("/", headers=bearer(world.token()))
 
 
@@ -329,7 +329,7 @@ def test_a_malformed_scope_stops_the_start_without_a_catalogue() -> None:
     async def endpoint() -> None: ...
 
     with (
-        pytest.raises(InvalidValueError, match="is no scope"),
+        pytest.raises(InvalidValueError, match="is not a valid scope"),
         TestClient(guarded(World({"catalogue": None}), app)),
     ):
         pass

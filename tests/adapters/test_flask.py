@@ -126,7 +126,7 @@ def test_an_error_handler_that_fails_leaves_the_refusal_as_it_is(
         assert (answer.status_code, answer.data) == (before.status_code, before.data)
         assert answer.headers == before.headers
         (record,) = [entry for entry in caplog.records if entry.name == app.logger.name]
-        assert "failed to answer a refused request" in record.getMessage()
+        assert "error handler failed on a refused request" in record.getMessage()
         assert record.exc_info is not None
         assert record.exc_info[1] is failure
 
@@ -362,5 +362,5 @@ def test_looking_at_the_principal_outside_a_request_is_a_runtime_error_as_for_fl
     from keyguard.adapters.flask import current_principal
 
     assert not isinstance(current_principal, Flask)
-    with pytest.raises(RuntimeError, match="no keyguard middleware"):
+    with pytest.raises(RuntimeError, match="outside keyguard's middleware"):
         current_principal.key_id  # noqa: B018 - looking is the point

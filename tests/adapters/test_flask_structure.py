@@ -337,7 +337,7 @@ def test_a_request_that_goes_on_after_a_refusal_owes_what_is_due(path: str) -> N
 
 
 def test_the_proxy_outside_of_a_guarded_request_is_an_error(world: World) -> None:
-    with pytest.raises(ConfigurationError, match="no keyguard middleware"):
+    with pytest.raises(ConfigurationError, match="outside keyguard's middleware"):
         assert current_principal.key_id
 
 

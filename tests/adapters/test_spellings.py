@@ -119,8 +119,8 @@ def test_flask_s_other_path_of_a_view_is_reported_with_the_first_request(
         for _ in range(2):
             client.get("/users")
 
-    (message,) = [message for message in caplog.messages if "past the rule" in message]
-    assert message.startswith("/users.json leads to what the rule '/users' is for")
+    (message,) = [message for message in caplog.messages if "the rule does not match it" in message]
+    assert message.startswith("/users.json leads to a resource that the rule '/users' guards")
 
 
 def test_starlette_s_other_path_is_reported_at_the_start(caplog: pytest.LogCaptureFixture) -> None:
@@ -190,7 +190,9 @@ def test_a_rule_in_another_case_is_for_the_route_if_any_spelling_is_covered() ->
 
 def test_a_rule_that_another_spelling_escapes_is_a_problem() -> None:
     (problem,) = rule_problems(*RULES)
-    assert problem.endswith("past the rule: set any_spelling=True, or write a rule for that path")
+    assert problem.endswith(
+        "but the rule does not match it: set any_spelling=True, or write a rule for that path"
+    )
     assert rule_problems(*RULES, any_spelling=True) == []
 
 

@@ -530,7 +530,7 @@ def test_another_kind_of_event_loop_is_refused() -> None:
         raise AssertionError("it was let in")
 
     async def main() -> None:
-        with pytest.raises(ConfigurationError, match="needs asyncio"):
+        with pytest.raises(ConfigurationError, match="needs an event loop of asyncio"):
             await serve(here, socket, app)
 
     trio.run(main)

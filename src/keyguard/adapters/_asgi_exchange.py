@@ -61,7 +61,7 @@ class ASGIExchange(ScopeReader):
             self._settling += (self.loop.create_task(settle(breaker)),)
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Pass a message of the application on, unless it only hides a refusal."""
+        """Pass on a message of the application, unless it only hides a refusal."""
         if self.refusal is None:
             if self.adds_fields and message["type"] == "http.response.start":
                 message = self._with_fields(message)
@@ -71,15 +71,16 @@ class ASGIExchange(ScopeReader):
         return self._send_after_refusal(message)
 
     def _with_fields(self, message: Message) -> Message:
-        if self.guard.tells_answers:
+        guard, receipt = self.guard, self.receipt
+        if guard.tells_answers:
             self.tell_answer(self._status_of(message))
         headers = [*message.get("headers", ())]
-        if self.receipt is not None:
+        if receipt is not None:
             for name, _ in headers:
                 if name.lower() in _LIMIT_FIELDS:
                     break  # the application has a limiter of its own
             else:
-                headers += self.guard.encoded_limit_fields(self.receipt)
+                headers += guard.encoded_limit_fields(receipt)
         if self.retires is not None:
             headers += encoded([(RETIRES_FIELD, self.retires)])
         message = {**message}
@@ -98,7 +99,7 @@ class ASGIExchange(ScopeReader):
                 message = self._with_lost_fields(message, self.refusal)
                 if repeats_refusal(self, status):
                     await forgive(self, self.refusal)
-                self.refusal = None  # the application answers as it sees fit
+                self.refusal = None  # the application gives an answer of its own
         if message["type"] == "http.response.start":
             message = self._with_fields(message)
         self._last = message
@@ -123,7 +124,7 @@ class ASGIExchange(ScopeReader):
         """Answer a refusal that came out of the application.
 
         Returns:
-            False if it was more than a refusal, or can't be answered any longer.
+            False if the exception was more than a refusal, or if it is too late to answer.
         """
         refusal = sole_refusal(failure)
         if refusal is None:

@@ -25,7 +25,7 @@ class ScopeReader(RequestState):
 
     Attributes:
         scope: The scope.
-        offered: What a WebSocket offers instead of an ``Authorization`` field.
+        offered: The subprotocols in which a WebSocket may offer its token.
     """
 
     scope: Scope
@@ -43,7 +43,7 @@ class ScopeReader(RequestState):
 
     @property
     def raw_path(self) -> bytes | None:
-        """The path of the request line, if the server tells it.
+        """The path of the request line, if the server provides it.
 
         Without the ``root_path`` that the server may have put in front of it.
         """
@@ -59,7 +59,7 @@ class ScopeReader(RequestState):
         return route_path(self.scope["path"], self.scope.get("root_path", ""))
 
     def credentials(self) -> list[bytes]:
-        """Return the ``Authorization`` field values, and what a WebSocket offers instead."""
+        """Return the ``Authorization`` field values, and a subprotocol's token as another one."""
         if self.carriers is not None:
             sent = self.carriers.read(self.fields_named(self.carriers.fields))
             return [*(value.encode("latin-1", "replace") for value in sent), *self.offered]

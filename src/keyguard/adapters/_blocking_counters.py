@@ -19,7 +19,7 @@ running_loop = asyncio._get_running_loop
 
 
 class BlockingCounters:
-    """Counters for a plain function that runs beside the event loop: it waits for the loop."""
+    """Counters for a plain function beside the event loop. It waits for the loop."""
 
     def __init__(self, counters: Counters, loop: asyncio.AbstractEventLoop | None) -> None:
         self._counters = counters
@@ -41,7 +41,8 @@ class BlockingCounters:
         if self._loop is None or self._loop is running_loop():
             counting.close()
             raise ConfigurationError(
-                "limits whose counters live across a network have to be awaited: make the function "
-                "async, or in it use settle and refund instead of settle_sync and refund_sync"
+                "the counters of these limits are across a network, so they have to be awaited: "
+                "make the function async, and in it use settle and refund, not settle_sync and "
+                "refund_sync"
             )
         return asyncio.run_coroutine_threadsafe(counting, self._loop).result()

@@ -1,8 +1,8 @@
-"""CORS layers: keyguard is no such layer, and stands behind the application's own.
+"""Finds the CORS layers of an application. keyguard must stand behind them.
 
-Browsers ask before a CORS request, by a preflight without credentials, and read an answer only if
-it has the fields of CORS. So the layer that knows the origins has to stand outside: it answers
-preflights itself, and adds its fields to refusals.
+Before a CORS request, a browser sends a preflight without credentials. It shows an answer to
+scripts only if it has the fields of CORS. So the CORS layer must stand outside keyguard: it answers
+preflights, and adds its fields to refusals.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _logger = logging.getLogger("keyguard")
 def warn_of_hidden_refusals(app: object) -> bool:
     """Log a warning if an application has a CORS layer of its own, behind keyguard's middleware.
 
-    Browsers would get 401 for their preflights, and hide keyguard's refusals from scripts.
+    With that order, browsers get 401 for their preflights, and hide keyguard's refusals from
+    scripts.
 
     Returns:
         Whether there is such a layer.
@@ -38,12 +39,12 @@ def warn_of_hidden_refusals(app: object) -> bool:
 
 
 def is_cors_layer(kind: object) -> bool:
-    """Tell whether a class of middleware is a CORS layer, such as Starlette's or Django's."""
+    """Return whether a class of middleware is a CORS layer, such as Starlette's or Django's."""
     return getattr(kind, "__name__", "").upper().startswith("CORS")
 
 
 def has_cors_hook(app: object) -> bool:
-    """Tell whether Flask-CORS or Quart-CORS adds its fields to the answers of an application."""
+    """Return whether Flask-CORS or Quart-CORS adds fields to the answers of an application."""
     hooks: Mapping[object, Iterable[object]] = getattr(app, "after_request_funcs", {})
     return isinstance(hooks, Mapping) and any(
         getattr(getattr(hook, "func", hook), "__module__", "").startswith(
@@ -55,7 +56,7 @@ def has_cors_hook(app: object) -> bool:
 
 
 def _each_part(app: object) -> Iterator[object]:
-    """Yield the parts of an application, those included that do not name the next one ``app``."""
+    """Yield the parts of an application, also those that do not name the next part ``app``."""
     # Quart's application is one of its methods. Flask's is as well, but FlaskKeyguard lets
     # Flask-CORS answer.
     owner = getattr(app, "__self__", None)
@@ -71,7 +72,7 @@ def _each_part(app: object) -> Iterator[object]:
 def _cors_of(layer: object) -> Iterator[str]:
     """Yield the names of the CORS layers that a part of an application is or holds."""
     kinds: list[object] = [type(layer)]
-    # Starlette and Falcon keep apart what they will put around their routers.
+    # Starlette and Falcon keep separately the middleware that they will put around their routers.
     for name in ("user_middleware", "_unprepared_middleware"):
         kept: Iterable[object] = getattr(layer, name, ())
         if hasattr(kept, "__iter__"):

@@ -27,7 +27,7 @@ Foreign: TypeAlias = Any
 """An object of a framework that this module does not import."""
 
 _FULL_MATCH = 2  # Starlette's Match.FULL
-_NO_SUCH_NAME = "keyguard_no_such_name"  # an object that has it answers to every name: skip it
+_NO_SUCH_NAME = "keyguard_no_such_name"  # an object that has this name has every name: skip it
 
 
 def check_endpoints(app: object, policy: Policy) -> None:
@@ -46,16 +46,16 @@ def check_endpoints(app: object, policy: Policy) -> None:
 
 
 def find_root_path(app: object) -> str:
-    """Return the path under which an application says that it is mounted, or an empty string.
+    """Return the path under which an application is mounted by its own setting, or an empty string.
 
     FastAPI puts its ``root_path`` into the scope only inside the application, where its router
-    takes it off the path.
+    removes it from the path.
     """
     for layer in each_layer(app):
         # Elsewhere the name means other things, such as the folder of a Quart application.
         root_path = getattr(layer, "root_path", "") if hasattr(layer, "routes") else ""
         if isinstance(root_path, str) and root_path:
-            return root_path  # unchanged: the router takes it off unchanged
+            return root_path  # not normalized: the router removes it exactly as it is
     return ""
 
 
@@ -69,7 +69,7 @@ def find_protection(
     scope: Scope,
     declared: Callable[[object, object, str], Protection],
 ) -> Protection:
-    """Return the protection of the endpoint that a request leads to, if the router can tell."""
+    """Return the protection of the endpoint that a request leads to, if the router knows it."""
     found = matching_route(router, scope)
     if found is None:
         return UNPROTECTED
@@ -78,16 +78,16 @@ def find_protection(
 
 
 def lets_in_itself(app: object) -> bool:
-    """Tell whether an application is the console or the management API, if need be wrapped."""
+    """Return whether an application is the console or the management API, wrapped or not."""
     return any(getattr(layer, "lets_in_itself", False) is True for layer in each_layer(app))
 
 
 def management_paths(router: Foreign) -> tuple[str, ...] | None:
-    """Return the beginnings of the paths that may lead to the console or the management API.
+    """Return the prefixes of the paths that may lead to the console or the management API.
 
     Returns:
-        None if a router can't tell: something other than a mount at a path without parameters leads
-        there.
+        None if a router does not show them, because something other than a mount at a path without
+        parameters leads there.
     """
     found: list[str] = []
     for route in each_route(router.routes):
@@ -103,10 +103,10 @@ def management_paths(router: Foreign) -> tuple[str, ...] | None:
 def matching_route(
     router: Foreign, scope: Scope, *, any_method: bool = False
 ) -> tuple[Foreign, Scope] | None:
-    """Return the route that a request leads to, with its part of the scope, if the router can tell.
+    """Return the route that a request leads to, with its part of the scope, if the router knows it.
 
     A mounted application that is no router counts as a route. With ``any_method``, so does a route
-    that takes other methods alone.
+    that takes only other methods.
     """
     for route in each_route(router.routes):
         if not hasattr(route, "matches"):

@@ -1,4 +1,4 @@
-"""The entrance of an application: admission by the rules that its middleware has."""
+"""The entrance of an application: admission by the rules of its middleware."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Entrance(Admission):
         guard: The guard that decides.
         public: Exact paths that need no key; by default those of the guard's settings.
         rules: What requests need by path and method; by default the rules of the guard's settings.
-        is_for_management: Tells whether a request leads to the console or the management API, which
-            decide by themselves who may come in; None where none is mounted.
+        is_for_management: Returns whether a request leads to the console or the management API,
+            which decide by themselves who may come in; None where neither is mounted.
 
     Raises:
         ConfigurationError: The limit of a rule can't be counted where the guard counts.
@@ -49,7 +49,7 @@ class Entrance(Admission):
         super().__init__(guard, rule_book, is_for_management)
 
     def begin(self) -> None:
-        """Report what came to the application after its middleware, now that it is served."""
+        """Warn of what was added to the application after its middleware, now that it is served."""
         if not self._hides_refusals:
             self._hides_refusals = warn_of_hidden_refusals(self._app)
 
@@ -60,8 +60,8 @@ class Entrance(Admission):
 
         Args:
             public_paths: The public paths, as the server spells them.
-            management: The beginnings of the paths that may lead to the console or the management
-                API; None where any path may.
+            management: The prefixes of the paths that may lead to the console or the management
+                API; None if any path may.
         """
         if "/" in public_paths:
             public_paths |= {""}  # some routers treat both as the same

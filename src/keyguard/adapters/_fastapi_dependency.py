@@ -1,6 +1,6 @@
 """FastAPI's dependency for the present principal, and where a route uses it."""
 
-# Annotations are not postponed here: FastAPI 0.115 resolves those of functions alone.
+# Annotations are not postponed here: FastAPI 0.115 resolves only those of functions.
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -19,11 +19,11 @@ __all__ = ["KeyguardPrincipal", "asked_by", "keyguard_principal", "overrides_for
 
 
 class KeyguardPrincipal(HTTPBearer):
-    """The dependency that returns the present principal: ``keyguard_principal`` is one.
+    """The dependency that returns the present principal; ``keyguard_principal`` is an instance.
 
     ``Security(keyguard_principal, scopes=[...])`` asks for scopes as well, together with those that
-    the dependencies around it ask for. The middleware has checked the key before: the dependency
-    looks nothing up and uses no thread.
+    the dependencies around it ask for. The middleware has checked the key already, so the
+    dependency looks nothing up and uses no thread.
 
     Args:
         auto_error: False to return None on a public path, where nobody was asked for a key. True to
@@ -78,8 +78,8 @@ def asked_by(
 
     Args:
         dependant: What FastAPI has read of a function's dependencies, or None.
-        overrides: What is called instead of which dependency. The dependencies of an overridden
-            dependency are not read.
+        overrides: The function that replaces each overridden dependency. The dependencies of an
+            overridden dependency are not read.
         around: The scopes that the dependencies around it ask for.
 
     Raises:

@@ -31,7 +31,7 @@ def describe(
 
     Every operation that needs a key gets the security scheme, with the scopes that dependencies,
     decorators and rules ask for, and the answers 400, 401, 403, 429 and 503. A public operation
-    gets neither. What the application declares stays.
+    gets neither. The application's own declarations stay.
 
     Args:
         app: The application.

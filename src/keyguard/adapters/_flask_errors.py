@@ -1,4 +1,4 @@
-"""What Flask answers before any view: refusals, as its own errors, and CORS preflights."""
+"""Answers of Flask that come before any view: refusals, as Flask's errors, and CORS preflights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from keyguard.core.access.decisions import AccessDenied, Deny, Reason
 
 __all__ = ["FAILED", "PREFLIGHT", "answer_to", "is_for_flask_cors"]
 
-FAILED = "the application failed to answer a refused request; it gets keyguard's own answer"
+FAILED = "an error handler failed on a refused request; the client gets keyguard's own answer"
 PREFLIGHT = Deny(Reason.CREDENTIALS_MISSING)
 """A preflight that Flask-CORS answers, by what it adds to an empty answer. No view runs for it."""
 
@@ -23,8 +23,8 @@ _INTERNAL_SERVER_ERROR = 500
 def answer_to(app: Flask, own: Response) -> WerkzeugResponse:
     """Let an application's error handlers answer a refusal; return keyguard's answer otherwise.
 
-    An answer of the same status gets those of keyguard's fields that it lacks. A handler that fails
-    does not answer. Neither does a handler for every exception that turns a refusal into a 500.
+    An answer of the same status gets the fields of keyguard's that it lacks. keyguard's answer is
+    sent if the handler fails, or if a handler for every exception turns the refusal into a 500.
     """
     response = WerkzeugResponse(own.body, own.status_line, list(own.headers))
     refusal = default_exceptions[own.status](response=response)
@@ -43,7 +43,7 @@ def answer_to(app: Flask, own: Response) -> WerkzeugResponse:
 
 
 def is_for_flask_cors(app: Flask, environ: Environ) -> bool:
-    """Tell whether a request is a preflight, and the application has Flask-CORS to answer it."""
+    """Return whether a request is a preflight that Flask-CORS in the application answers."""
     return (
         environ["REQUEST_METHOD"] == "OPTIONS"
         and "HTTP_ORIGIN" in environ
@@ -54,7 +54,7 @@ def is_for_flask_cors(app: Flask, environ: Environ) -> bool:
 
 
 def _is_for_all(app: Flask, kind: type[HTTPException]) -> bool:
-    """Tell whether the handler of an error was registered for every exception."""
+    """Return whether the handler of an error was registered for every exception."""
     handlers = [app.error_handler_spec[name] for name in (*request.blueprints, None)]
     for code in (kind.code, None):
         for found in handlers:

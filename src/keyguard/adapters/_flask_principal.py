@@ -16,18 +16,18 @@ __all__ = ["PrincipalProxy", "find_principal"]
 
 
 class OutsideRequestError(ConfigurationError, RuntimeError):
-    """No guarded request is under way. To Werkzeug's proxies a RuntimeError means: unbound."""
+    """No guarded request is in progress. For Werkzeug's proxies a RuntimeError means: unbound."""
 
 
 class AnonymousError(AccessDenied, RuntimeError):
-    """The path is public, so the proxy is unbound. Who needs the principal is refused."""
+    """The path is public, so the proxy is unbound. Code that needs the principal is refused."""
 
 
 class PrincipalProxy(LocalProxy[Principal]):
-    """A proxy that is unbound where nobody was asked for a key, as Flask's own are elsewhere.
+    """A proxy that is unbound on a public path, as Flask's own are outside a request.
 
-    What only looks at it (``isinstance``, ``bool``, ``dir``, ``repr``) is answered there without an
-    exception. Only who asks for an attribute is refused.
+    On such a path, ``isinstance``, ``bool``, ``dir`` and ``repr`` work without an exception. Only
+    the access to an attribute is refused.
     """
 
     __slots__ = ()
@@ -37,11 +37,11 @@ class PrincipalProxy(LocalProxy[Principal]):
 
 
 def find_principal() -> Principal:
-    """Return the principal of the present request, and note nothing.
+    """Return the principal of the present request, without noting a refusal.
 
     Raises:
         AnonymousError: The path is public.
-        OutsideRequestError: No guarded request is under way.
+        OutsideRequestError: No guarded request is in progress.
     """
     allow = _present_request().allow
     if allow is None:

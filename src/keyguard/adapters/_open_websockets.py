@@ -1,4 +1,4 @@
-"""The open WebSockets: each is closed once its key is no longer valid."""
+"""Closes open WebSockets once their keys are no longer valid."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keyguard.guard import AsyncKeyguard
 
 __all__ = ["OpenWebSockets"]
 
-_TRY_AGAIN_LATER = 1013  # of IANA's registry of close codes
+_TRY_AGAIN_LATER = 1013  # from IANA's registry of close codes
 _Credentials: TypeAlias = tuple[tuple[bytes, ...], bool, str | None]
 """The ``Authorization`` fields, whether the connection is encrypted, and the client's address."""
 
@@ -32,9 +32,9 @@ class OpenWebSockets:
     """The open WebSockets, each closed within ``max_staleness`` of the end of its key.
 
     One task for each event loop watches them, while any is open. It asks the cache, which the
-    change feed keeps fresh, and the store if the cache can't vouch for a key much longer. If the
-    store does not answer in time, the WebSocket is closed as well: nobody knows whether its key is
-    still valid.
+    change feed keeps fresh, and the store if the cache can vouch for a key only a little longer. If
+    the store does not answer in time, the WebSocket is closed as well: nobody knows whether its key
+    is still valid.
     """
 
     def __init__(self, guard: AsyncKeyguard) -> None:
@@ -58,7 +58,7 @@ class OpenWebSockets:
         """
         loop = running_loop()
         if loop is None:
-            raise ConfigurationError("close_on_revoke needs asyncio: no other event loop will do")
+            raise ConfigurationError("close_on_revoke needs an event loop of asyncio")
         if exchange.allow is None:
             served = app(scope, receive, send)
             del scope  # it holds the token: a traceback that passes here must not show it
@@ -79,10 +79,9 @@ class OpenWebSockets:
 class _Watch:
     """Watches the open WebSockets of one event loop, as long as there are any.
 
-    It looks at them every quarter of ``max_staleness``, after each change, and when the validity
-    of a key runs out. It looks a key up that is known to be valid for less than half of
-    ``max_staleness``. If the answer does not come before that time is over, it closes the
-    WebSocket.
+    It looks at them every quarter of ``max_staleness``, after each change, and when the validity of
+    a key runs out. If a key is known to be valid for less than half of ``max_staleness``, it looks
+    the key up. If the answer does not come in that time, it closes the WebSocket.
     """
 
     def __init__(self, guard: AsyncKeyguard, loop: asyncio.AbstractEventLoop) -> None:

@@ -39,15 +39,18 @@ _PARAMETER = re.compile(r"\{[^{}:]*(?::(\w+))?\}")
 _CHALLENGE = {"WWW-Authenticate": "The challenge of RFC 6750, section 3"}
 _RETRY = {"Retry-After": "Seconds after which to try again"}
 _LIMITS = {
-    "RateLimit": "How the limits stand that have no room",
+    "RateLimit": "The limits that are exceeded, and what is left of them",
     "RateLimit-Policy": "The limits of the request",
 }
 _ANSWERS: dict[str, tuple[str, dict[str, str]]] = {
     "400": ("The Authorization header, or the path, is malformed", _CHALLENGE),
     "401": ("The API key is missing, or not valid", _CHALLENGE),
     "403": ("The API key lacks a scope, or came over plain HTTP", _CHALLENGE),
-    "429": ("A rate limit has no room, or too many attempts failed", _RETRY | _LIMITS),
-    "503": ("The API key can't be checked, or the request not counted, now", _RETRY),
+    "429": (
+        "A rate limit is exceeded, or too many attempts from this address failed",
+        _RETRY | _LIMITS,
+    ),
+    "503": ("At the moment, the API key can't be checked, or the request can't be counted", _RETRY),
 }
 
 
@@ -55,8 +58,8 @@ def schemes_of(carriers: Carriers | None, bearer: Document) -> dict[str, Documen
     """Return the security schemes of a service by their name.
 
     Args:
-        carriers: Where keys may be; None for ``Authorization: Bearer`` alone.
-        bearer: The scheme of that.
+        carriers: Where a request may carry its key; None for ``Authorization: Bearer`` alone.
+        bearer: The scheme for ``Authorization: Bearer``.
     """
     if carriers is None:
         return {SCHEME: bearer}
@@ -72,7 +75,7 @@ def schemes_of(carriers: Carriers | None, bearer: Document) -> dict[str, Documen
 
 
 def sample_path(template: str) -> str:
-    """Return a path that a framework's route matches, for looking its rule up."""
+    """Return a path that a framework's route matches, by which its rule is looked up."""
     return _PARAMETER.sub(lambda found: "x/x" if found[1] == "path" else "x", template)
 
 
@@ -81,8 +84,8 @@ class Described:
     """An operation of a document, and its protection.
 
     Args:
-        operation: The operation object, which is changed; what it says about an answer stays.
-        rule: What the rule book finds for its path: a rule, a refusal or None.
+        operation: The operation object, which is changed. Its own descriptions of answers stay.
+        rule: The result of the rule book for its path: a rule, a refusal or None.
         needs: The scopes that its endpoint asks for.
         asks_for_key: Whether the endpoint refuses a request without a key on a public path.
     """
@@ -131,7 +134,7 @@ def describe_document(
 def _describe_security(
     operation: Document, schemes: Iterable[str], needs: Sequence[Requirement]
 ) -> None:
-    """Name the scopes; each choice among alternatives (``any_of``) becomes one way in."""
+    """Name the scopes. Each alternative (``any_of``) becomes one security requirement."""
     all_of = {scope for need in needs for scope in need.all_of}
     either = [sorted(need.any_of) for need in needs if need.any_of]
     ways = [sorted({*all_of, *choice}) for choice in product(*either)]
@@ -148,7 +151,7 @@ def _drop_security(operation: Document) -> None:
 
 
 def _others(operation: Document) -> list[dict[str, list[str]]]:
-    """Return the ways in that are the application's own."""
+    """Return the security requirements that are the application's own."""
     return [way for way in operation.get("security", ()) if SCHEME not in way]
 
 

@@ -1,4 +1,4 @@
-"""The routers of applications, asked for what they serve at a path."""
+"""Finds the routers of applications, and what they serve at a path."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _logger = logging.getLogger("keyguard")
 
 
 def warn_of_escapes(app: object, book: RuleBook) -> None:
-    """Log a warning for each rule that requests escape by another spelling of its path.
+    """Log a warning for each rule that a request can escape by another spelling of its path.
 
     Args:
         app: The application behind the rules.
@@ -32,7 +32,7 @@ def warn_of_escapes(app: object, book: RuleBook) -> None:
 def routers_of(app: object) -> Iterator[Resolve]:
     """Give the routers of an application of Starlette, FastAPI or Flask, if it has any.
 
-    Rules ignore the host of a request, so what an application serves by host is a router each.
+    Rules ignore the host of a request, so each host that an application serves has its own router.
     """
     for layer in each_layer(app):
         url_map: Foreign = getattr(layer, "url_map", None)

@@ -19,7 +19,7 @@ _INTERNAL_SERVER_ERROR = 500
 
 
 def hides_refusal(state: RequestState, status: int) -> bool:
-    """Tell whether the application's answer is only a framework's rendering of a refusal.
+    """Return whether the application's answer is only a framework's rendering of a refusal.
 
     Frameworks answer an exception that they do not know with 500. The application's own answers,
     its other errors included, are left alone.
@@ -32,7 +32,7 @@ def hides_refusal(state: RequestState, status: int) -> bool:
 
 
 def repeats_refusal(state: RequestState, status: int) -> bool:
-    """Tell whether the application handles a refusal and answers it in its own words."""
+    """Return whether the application handles a refusal and answers it in its own words."""
     refusal = state.refusal
     return refusal is not None and status == status_of(refusal) and _is_handling_refusal()
 
@@ -49,7 +49,7 @@ def sole_refusal(failure: BaseException) -> Deny | None:
 
 
 def _is_handling_refusal() -> bool:
-    """Tell whether an ``except`` block is running for a refusal, or for what it caused."""
+    """Return whether an ``except`` block is running for a refusal, or for what it caused."""
     seen = set[int]()
     pending: list[BaseException | None] = [sys.exception()]
     while pending:

@@ -1,7 +1,7 @@
 """The warm path: a token that was verified before, on a path that asks for nothing else.
 
-Most requests take it. It is one synchronous function that both pure adapters call before they
-start anything else, and the only page where speed counts more than legibility.
+Most requests take it. It is one synchronous function that both pure adapters call before they start
+anything else, and the only place where speed counts more than legibility.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ __all__ = ["Beginnings", "WarmPath"]
 
 
 class Beginnings:
-    """Paths, and beginnings of paths, that the warm path leaves alone.
+    """The paths and prefixes of paths that the warm path leaves alone.
 
     Args:
         paths: The paths.
-        beginnings: What others begin with.
+        beginnings: The prefixes of other paths.
     """
 
     __slots__ = ("_beginnings", "_paths")
@@ -63,13 +63,14 @@ class WarmPath:
         field: bytes | None = None,
         headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> bool:
-        """Let a request in whose token is known, and whose path asks for nothing else.
+        """Let a request in if its token is known and its path needs nothing else.
 
         Args:
-            request: The request; the decision is noted on it, or that the token is not known.
+            request: The request. The decision is noted on it, or the fact that the token is not
+                known.
             path: Its path, as the server spells it.
-            field: Its ``Authorization`` field, if the server gives that.
-            headers: Else all its fields, names in lower case.
+            field: Its ``Authorization`` field, if the server provides that alone.
+            headers: All its fields otherwise, names in lower case.
 
         Returns:
             Whether the request was let in. If not, nothing is decided yet.

@@ -1,4 +1,4 @@
-"""One WebSocket: how it is refused before it is accepted, and how it is closed."""
+"""One WebSocket: its refusal before it is accepted, and its end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from keyguard.guard import AsyncKeyguard
 __all__ = ["POLICY_VIOLATION", "WebSocketExchange"]
 
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
-_UNAUTHORIZED = 3000  # of IANA's registry; some servers let an application use no lower code
+_UNAUTHORIZED = 3000  # from IANA's registry; some servers refuse lower codes from an application
 _INTERNAL_ERRORS = (1011, 4500)  # RFC 6455's, and Litestar's: 4000 plus the HTTP status
 _SERVER_ERROR = 500
 _PROTOCOL_FIELD = b"sec-websocket-protocol"
@@ -49,14 +49,14 @@ class WebSocketExchange(ASGIExchange):
             self.scope = _without_protocol(scope, offer.others)
 
     async def answer(self, deny: Deny) -> None:
-        """Refuse the WebSocket: with an HTTP answer if the server can, else by closing it."""
+        """Refuse the WebSocket: with an HTTP answer if the server can, otherwise by closing it."""
         if "websocket.http.response" in (self.scope.get("extensions") or ()):
             await self._respond(self.guard.respond(deny), "websocket.http.response")
         else:
             await self._close(POLICY_VIOLATION)
 
     def send(self, message: Message) -> Awaitable[None]:
-        """Pass a message of the application on, unless keyguard has closed the connection.
+        """Pass on a message of the application, unless keyguard has closed the connection.
 
         Raises:
             ConnectionAbortedError: Keyguard has closed it. Servers report a send after a disconnect
@@ -99,7 +99,7 @@ class WebSocketExchange(ASGIExchange):
         self.over = self._closed_here = True
         self._close_sent = asyncio.Event()
         if self._receiving is not None:
-            self._receiving.cancel()  # some servers send nothing while somebody receives
+            self._receiving.cancel()  # some servers send nothing while the application receives
         try:
             if self._last is None or self._last["type"] in _OPEN:
                 async with asyncio.timeout(_LONGEST_CLOSE):
@@ -109,7 +109,7 @@ class WebSocketExchange(ASGIExchange):
 
     async def _close_with_some_code(self, code: int) -> None:
         for accepted in (code, _UNAUTHORIZED):
-            with suppress(Exception):  # it may be gone, or the server refuses the code
+            with suppress(Exception):  # the client may be gone, or the server refuses the code
                 await self._close(accepted)
                 return
 

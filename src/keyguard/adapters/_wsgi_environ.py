@@ -17,7 +17,7 @@ __all__ = ["Environ", "EnvironReader", "rewrite", "strip", "variable_of"]
 
 Environ: TypeAlias = "WSGIEnvironment"
 
-_WITHOUT_PREFIX = ("CONTENT_LENGTH", "CONTENT_TYPE")
+_WITHOUT_PREFIX = ("CONTENT_TYPE", "CONTENT_LENGTH")
 
 
 class EnvironReader(RequestState):
@@ -42,12 +42,12 @@ class EnvironReader(RequestState):
     def path(self) -> str:
         raw: str = self.environ.get("PATH_INFO", "")
         if not raw.startswith("/") and self.environ.get("SCRIPT_NAME", "").endswith("/"):
-            raw = f"/{raw}"  # the server took the slash off together with its mount point
+            raw = f"/{raw}"  # the server removed the slash together with its mount point
         return raw.encode("latin-1", "replace").decode("utf-8", "replace")
 
     @property
     def raw_path(self) -> bytes:
-        """The path of the request line; empty if the server does not tell it."""
+        """The path of the request line; empty if the server does not provide it."""
         target: str = self.environ.get("RAW_URI") or self.environ.get("REQUEST_URI") or ""
         return target.partition("?")[0].encode("latin-1", "replace")
 
@@ -70,7 +70,7 @@ class EnvironReader(RequestState):
             for name, value in environ.items()
             if name.startswith("HTTP_")
         }
-        for name in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        for name in _WITHOUT_PREFIX:
             if environ.get(name):
                 headers[name.replace("_", "-").lower()] = environ[name]
         for name in (*CREDENTIAL_FIELDS, *self.key_headers):
@@ -104,7 +104,7 @@ def rewrite(environ: Environ, fields: PrincipalFields, principal: Principal | No
 def variable_of(name: str) -> str:
     """Return the variable that holds a field.
 
-    The same variable holds fields whose names differ only in ``_`` and ``-``.
+    Fields whose names differ only in ``_`` and ``-`` have the same variable.
     """
     variable = name.upper().replace("-", "_")
     return variable if variable in _WITHOUT_PREFIX else f"HTTP_{variable}"

@@ -78,7 +78,7 @@ class WSGIExchange(EnvironReader):
             headers = [*headers, *own.lost_from(code, (name for name, _ in headers))]
             if repeats_refusal(self, code):
                 run_sync(forgive(self, self.refusal))
-            self.refusal = None  # the application answers as it sees fit
+            self.refusal = None  # the application gives an answer of its own
         if self.due:
             # Nothing inside has charged the request: something answers before any route is found.
             refusal = charge_sync(self)
@@ -100,24 +100,24 @@ class WSGIExchange(EnvironReader):
         return start_response(status, headers, exc_info)
 
     def _with_fields(self, headers: list[tuple[str, str]]) -> list[tuple[str, str]]:
-        fields: list[tuple[str, str]] = []
-        if self.receipt is not None:
+        receipt, headers = self.receipt, [*headers]
+        if receipt is not None:
             for name, _ in headers:
                 if name.lower() in LIMIT_FIELDS:
                     break  # the application has a limiter of its own
             else:
-                fields += self.guard.limit_fields(self.receipt)
+                headers += self.guard.limit_fields(receipt)
         if self.retires is not None:
-            fields.append((RETIRES_FIELD, self.retires))
-        return [*headers, *fields]
+            headers.append((RETIRES_FIELD, self.retires))
+        return headers
 
     def answer(self, deny: Deny) -> Iterable[bytes]:
-        """Return the answer to a refusal from inside the application, given once."""
+        """Return the answer to a refusal from inside the application; it is given once."""
         if self.replacement is not None:
             return self.replacement
         self.report(deny)
         answer = self._refuse(deny, self)
-        # Not before: if an answer is under way, the server refuses another one by an exception.
+        # Not earlier: if an answer has begun, the server refuses another one by an exception.
         run_sync(forgive(self, deny))
         return answer
 
@@ -176,4 +176,4 @@ class Body:
 
 
 def _discard(data: bytes) -> None:
-    """Take what the application writes of an answer that was replaced."""
+    """Ignore what the application writes of an answer that was replaced."""

@@ -46,9 +46,10 @@ class KeyguardMiddleware:
     """Let only requests with a live key through to an ASGI application.
 
     The application finds the principal in ``scope["keyguard.principal"]`` (None on a public path)
-    and through :func:`keyguard.current_principal`. The caller's scope stays as it was. Lifespan
-    passes; an unknown scope type is refused. What leads to the console or the management API, which
-    is mounted in ``app``, passes unless a rule names it: they decide by themselves who comes in.
+    and through :func:`keyguard.current_principal`. The caller's scope is not changed. Lifespan
+    messages pass; an unknown scope type is refused. A request for the console or the management API
+    that is mounted in ``app`` passes unless a rule names its path: they decide by themselves who
+    comes in.
 
     Args:
         app: The application.
@@ -163,7 +164,7 @@ class KeyguardMiddleware:
             leave_request(present)
 
     def introduce(self, principal: Principal | None, scope: Scope) -> None:
-        """Tell the application who made a request, in its framework's own terms."""
+        """Pass the principal to the application, in the way of its framework."""
 
     def all_declared(self, node: object) -> Protection:
         """Return all that an endpoint or a route declares, for any method."""
@@ -181,12 +182,12 @@ class KeyguardMiddleware:
         return await enter_route(exchange, protection)
 
     def _needs_no_route(self, exchange: ASGIExchange) -> bool:
-        """Tell whether a request is charged alike, whatever route it leads to."""
+        """Return whether the charges of a request are the same for every route."""
         allow, scopes = exchange.allow, self._scopes_of_routes
         return allow is None or (scopes is not None and scopes <= allow.principal.grant.exact)
 
     def _is_for_management(self, request: RequestState) -> bool:
-        """Tell whether a request leads to the console or the management API, and nowhere else."""
+        """Return whether a request leads to the console or the management API, and nowhere else."""
         if not isinstance(request, ScopeReader):
             return False
         found = matching_route(self._router, request.scope)

@@ -12,7 +12,7 @@
         principal: Annotated[Principal, Security(keyguard_principal, scopes=["inference:write"])],
     ): ...
 
-The middleware asks for the key, whether a route has the dependency or not. The dependency asks for
+The middleware requires a key, whether a route has the dependency or not. The dependency checks
 scopes and returns the principal.
 """
 
@@ -46,7 +46,7 @@ class KeyguardMiddleware(starlette.KeyguardMiddleware):
 
     @cached_property
     def _asked(self) -> dict[int, tuple[object, Protection]]:
-        """What the dependencies of routes ask for, by the id of what FastAPI read of them."""
+        """The scopes that the dependencies of routes ask for, by the id of FastAPI's dependant."""
         return {}
 
     def all_declared(self, node: object) -> Protection:
@@ -58,7 +58,7 @@ class KeyguardMiddleware(starlette.KeyguardMiddleware):
         return self._asked_on(route).and_(super().declared_on(route, endpoint, method))
 
     def _asked_on(self, route: object) -> Protection:
-        """Return the scopes that the dependencies of a route ask for; found out once."""
+        """Return the scopes that the dependencies of a route ask for. The result is kept."""
         dependant = getattr(route, "dependant", None)
         known = self._asked.get(id(dependant))
         if known is None:

@@ -103,7 +103,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
     def __init__(self, app: Flask, guard: Keyguard, **options: Any) -> None:
         super().__init__(app.wsgi_app, guard, **options)
         self._flask, self._is_checked = app, False
-        self._protection = lru_cache(maxsize=1024)(protection_of)  # clients make methods up
+        self._protection = lru_cache(maxsize=1024)(protection_of)  # a client may invent a method
 
     def check(self, view: Callable[..., object]) -> None:
         """Check a view that is registered.
@@ -132,7 +132,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
                 )
                 response = self._flask.finalize_request(answer, from_error_handler=True)
             finally:
-                context.pop()  # even if it was pushed in part; "with" would not pop it then
+                context.pop()  # "with" would not pop a context that was pushed only in part
         except Exception:  # of the session or a teardown function
             self._flask.logger.exception(FAILED)
             return super().refuse(deny, exchange)
@@ -149,7 +149,7 @@ class _FlaskMiddleware(wsgi.KeyguardMiddleware):
         return super()._admit(exchange)
 
     def charge(self) -> None:
-        """Charge the limits of the key and of the route together, if the route's scopes are there.
+        """Charge the limits of the key and of the route together, if the principal has the scopes.
 
         The scopes are asked for here because something between Flask and the view's decorators,
         such as a cache, may answer in the view's place.

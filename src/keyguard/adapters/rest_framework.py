@@ -1,6 +1,6 @@
 """Keyguard in Django REST Framework, over :mod:`keyguard.adapters.django`'s middleware.
 
-Limits need no throttle classes: the middleware and :func:`keyguard.rate_limit` count.
+Limits need no throttle classes: the middleware and :func:`keyguard.rate_limit` enforce them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class PrincipalUser:
 
 
 class KeyguardAuthentication(BaseAuthentication):
-    """Tell Django REST Framework who made a request that the middleware let in.
+    """Pass the principal of a request that the middleware let in to Django REST Framework.
 
     ``request.user`` is a :class:`PrincipalUser`, ``request.auth`` the principal. On a public path
     it leaves the request to the next authentication class.
@@ -92,8 +92,8 @@ class HasScopes(SingleOperandHolder, BasePermission):
         class Reports(APIView):
             permission_classes = [HasScopes("reports:read")]
 
-    The refusal is that of :func:`keyguard.require_scopes`. The permission combines with others by
-    ``&``, ``|`` and ``~``; then the combination refuses, in Django REST Framework's words.
+    The refusal is that of :func:`keyguard.require_scopes`. ``&``, ``|`` and ``~`` combine the
+    permission with others; Django REST Framework then writes the refusal of the combination.
 
     Args:
         scopes: Scopes that are all needed.
@@ -115,7 +115,7 @@ class HasScopes(SingleOperandHolder, BasePermission):
         return self
 
     def has_permission(self, request: Request, view: APIView) -> bool:  # noqa: ARG002
-        """Tell whether the present principal has the scopes.
+        """Return whether the present principal has the scopes.
 
         Raises:
             ConfigurationError: No keyguard middleware is underneath.
@@ -147,7 +147,7 @@ class HasScopes(SingleOperandHolder, BasePermission):
 
 
 class _ScopeMissing(PermissionDenied):
-    """A refusal that may still be caught. It becomes the request's when it is to be answered.
+    """A refusal that may still be caught. It is noted on the request once it must be answered.
 
     Args:
         refusal: The refusal.

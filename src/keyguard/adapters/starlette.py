@@ -59,7 +59,7 @@ class KeyguardMiddleware(asgi.KeyguardMiddleware):
     """
 
     def introduce(self, principal: Principal | None, scope: asgi.Scope) -> None:
-        """Tell the application who made a request, as ``request.user`` and ``request.auth``."""
+        """Pass the principal to the application, as ``request.user`` and ``request.auth``."""
         if principal is None:
             scope["user"], scope["auth"] = UnauthenticatedUser(), AuthCredentials()
         else:

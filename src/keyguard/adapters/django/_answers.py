@@ -28,7 +28,7 @@ def answer_to(deny: Deny, exchange: DjangoExchange) -> HttpResponse:
 
 
 def reported(deny: Deny, exchange: DjangoExchange) -> HttpResponse:
-    """Report a refusal to the hooks, and return its answer, to which nothing is added."""
+    """Report a refusal to the hooks, and return its answer, which stays as it is."""
     exchange.refusal, exchange.answered = None, deny
     exchange.report(deny)
     return answer_to(deny, exchange)
@@ -42,7 +42,7 @@ def replaced(response: HttpResponseBase, deny: Deny, exchange: DjangoExchange) -
 
 
 def is_refusal(response: HttpResponseBase, exchange: DjangoExchange) -> bool:
-    """Tell whether Django's answer still is a refusal."""
+    """Return whether Django's answer still is a refusal."""
     if exchange.answered is not None:
         return bool(response.status_code == status_of(exchange.answered))
     return hides_refusal(exchange, response.status_code)

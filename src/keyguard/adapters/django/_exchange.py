@@ -27,11 +27,11 @@ __all__ = [
 
 
 class _DjangoRequest:
-    """What Django adds to both kinds of exchange.
+    """The part of an exchange that Django adds over both interfaces.
 
     Attributes:
         path_info: The path that Django's resolver sees.
-        answered: The refusal that the present answer gives.
+        answered: The refusal that the present answer is for.
     """
 
     path_info: str
@@ -44,40 +44,11 @@ class _DjangoRequest:
 
 
 class DjangoWSGIExchange(_DjangoRequest, WSGIExchange):
-    """One request over WSGI.
-
-    Raises:
-        ConfigurationError: Django serves the request over ASGI.
-    """
-
-    def __init__(self, guard: Keyguard, request: HttpRequest) -> None:
-        environ: Environ | None = getattr(request, "environ", None)
-        if environ is None:
-            raise ConfigurationError(
-                "Django serves this request over ASGI, which takes an AsyncKeyguard: name one in "
-                "KEYGUARD['async_guard']; where one is named, move the middleware that is not "
-                "async-capable in front of KeyguardMiddleware"
-            )
-        super().__init__(guard, environ, _unused, _unused)
-        self.path_info = request.path_info
+    """One request over WSGI."""
 
 
 class DjangoASGIExchange(_DjangoRequest, ASGIExchange):
-    """One request over ASGI.
-
-    Raises:
-        ConfigurationError: Django serves the request over WSGI.
-    """
-
-    def __init__(self, guard: AsyncKeyguard, request: HttpRequest) -> None:
-        scope: Scope | None = getattr(request, "scope", None)
-        if scope is None:
-            raise ConfigurationError(
-                "Django serves this request over WSGI, which takes a Keyguard: name it in "
-                "KEYGUARD['guard'], and the AsyncKeyguard in KEYGUARD['async_guard']"
-            )
-        super().__init__(guard, scope, _unused)
-        self.path_info = request.path_info
+    """One request over ASGI."""
 
 
 DjangoExchange: TypeAlias = DjangoWSGIExchange | DjangoASGIExchange
@@ -87,11 +58,29 @@ def open_exchange(guard: Keyguard | AsyncKeyguard, request: HttpRequest) -> Djan
     """Return the exchange of a request.
 
     Raises:
-        ConfigurationError: The guard is of the other flavour than the server's interface.
+        ConfigurationError: The guard is a sync one and the server runs ASGI, or the other way
+            round.
     """
+    exchange: DjangoExchange
     if isinstance(guard, Keyguard):
-        return DjangoWSGIExchange(guard, request)
-    return DjangoASGIExchange(guard, request)
+        environ: Environ | None = getattr(request, "environ", None)
+        if environ is None:
+            raise ConfigurationError(
+                "Django serves this request over ASGI, which takes an AsyncKeyguard: name one in "
+                "KEYGUARD['async_guard']; where one is named, move the middleware that is not "
+                "async-capable in front of KeyguardMiddleware"
+            )
+        exchange = DjangoWSGIExchange(guard, environ, _unused, _unused)
+    else:
+        scope: Scope | None = getattr(request, "scope", None)
+        if scope is None:
+            raise ConfigurationError(
+                "Django serves this request over WSGI, which takes a Keyguard: name it in "
+                "KEYGUARD['guard'], and the AsyncKeyguard in KEYGUARD['async_guard']"
+            )
+        exchange = DjangoASGIExchange(guard, scope, _unused)
+    exchange.path_info = request.path_info
+    return exchange
 
 
 def introduce(
@@ -100,9 +89,10 @@ def introduce(
     fields: PrincipalFields | None,
     withheld: tuple[str, ...],
 ) -> None:
-    """Tell Django who made a request: in ``request.principal``, and in fields for an upstream.
+    """Pass the principal to Django: in ``request.principal``, and in fields for an upstream.
 
-    The fields that are withheld are removed, as are those of the client that name a principal.
+    Fields that the application must not see are removed, and fields in which the client names a
+    principal.
     """
     allow = exchange.allow
     principal = None if allow is None else allow.principal
@@ -123,5 +113,5 @@ def introduce(
 
 
 def _unused(*_: object) -> NoReturn:
-    """Stand for the server: only Django answers."""
+    """Take the place of the server's function, because only Django answers."""
     raise AssertionError

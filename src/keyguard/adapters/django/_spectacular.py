@@ -1,6 +1,6 @@
 """The guard in the OpenAPI document that drf-spectacular makes of a Django project.
 
-Importing this module is all it takes: drf-spectacular finds the extension, and calls the hook.
+Import this module, nothing more: drf-spectacular finds the extension, and calls the hook.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def describe_guard(
 
     Args:
         result: The document.
-        generator: What has made it.
+        generator: The generator that made it.
     """
     setup = read_setup()
     guard = setup.guard or setup.async_guard
@@ -76,7 +76,7 @@ def _described(paths: Mapping[str, Document], generator: Any) -> Iterator[Descri
         operation = None if shown is None else paths[shown].get(method.lower())
         if operation is None:
             continue  # the project hides it
-        # AllowAny adds a way in without a key. That is Django REST Framework's view of it.
+        # AllowAny adds a requirement without a key, because Django REST Framework needs none there.
         operation["security"] = [way for way in operation.get("security", ()) if way]
         declared = protection_for(callback, method)
         permitted = [

@@ -27,7 +27,7 @@ _CACHES = {
     "django.middleware.cache.FetchFromCacheMiddleware",
     "django.middleware.cache.UpdateCacheMiddleware",
 }
-# Middleware that answers itself, or asks who the user is.
+# Middleware that answers requests itself, or reads the user.
 _LATER = _CACHES | {
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.auth.middleware.LoginRequiredMiddleware",
@@ -44,7 +44,7 @@ _PATH = "'keyguard.adapters.django.KeyguardMiddleware'"
 
 
 def check_keyguard(**_: object) -> list[checks.CheckMessage]:
-    """Return what is wrong with a project's setup of keyguard."""
+    """Return the errors and warnings about a project's setup of keyguard."""
     try:
         setup = read_setup()
     except KeyguardError as failure:
@@ -53,8 +53,7 @@ def check_keyguard(**_: object) -> list[checks.CheckMessage]:
 
 
 def _middleware() -> Iterator[checks.CheckMessage]:
-    found = [(path, _loaded(path)) for path in settings.MIDDLEWARE]
-    own = [number for number, (_, loaded) in enumerate(found) if _is_own(loaded)]
+    found, own = _found()
     if not own:
         yield checks.Error(
             "KeyguardMiddleware is not in MIDDLEWARE: nothing is guarded.",
@@ -106,7 +105,8 @@ def _flavours(setup: Setup) -> Iterator[checks.CheckMessage]:
             id="keyguard.W002",
         )
     elif over_asgi and setup.guard is not None:
-        later = _after_ours()
+        found, own = _found()
+        later = found[own[0] + 1 :] if own else []
         if not _is_served_async(later):
             names = [path for path, loaded in later if not getattr(loaded, "async_capable", False)]
             yield checks.Warning(
@@ -126,14 +126,14 @@ def _flavours(setup: Setup) -> Iterator[checks.CheckMessage]:
         )
 
 
-def _after_ours() -> list[tuple[str, object]]:
+def _found() -> tuple[list[tuple[str, object]], list[int]]:
+    """Return the project's middleware with its paths, and where in it keyguard's own stands."""
     found = [(path, _loaded(path)) for path in settings.MIDDLEWARE]
-    own = [number for number, (_, loaded) in enumerate(found) if _is_own(loaded)]
-    return found[own[0] + 1 :] if own else []
+    return found, [number for number, (_, loaded) in enumerate(found) if _is_own(loaded)]
 
 
 def _is_served_async(middleware: list[tuple[str, object]]) -> bool:
-    """Tell whether Django runs the middleware before these async over ASGI."""
+    """Return whether Django, over ASGI, runs the middleware before these as async code."""
     is_async = True
     for _, loaded in reversed(middleware):
         if is_async or not getattr(loaded, "sync_capable", True):

@@ -29,9 +29,10 @@ __all__ = ["KeyguardMiddleware"]
 
 
 class _Modes(type):
-    """Tells Django over which interfaces a project has a guard for.
+    """Tells Django which interfaces a project has a guard for.
 
-    Otherwise Django would run the middleware like the next one, and an AsyncKeyguard in a thread.
+    Otherwise Django would choose the mode of the next middleware, and run an AsyncKeyguard in a
+    thread.
     """
 
     @property
@@ -47,9 +48,9 @@ class KeyguardMiddleware(metaclass=_Modes):
     """Let only requests with a live key through to Django's views.
 
     Views find the principal in ``request.principal`` (None on a public path) and through
-    :func:`keyguard.current_principal`. The middleware stands before all others that answer
-    themselves or ask who the user is; ``SecurityMiddleware`` may come first. ``KEYGUARD`` in
-    Django's settings is a dictionary:
+    :func:`keyguard.current_principal`. Put the middleware before all others that answer requests
+    themselves or read the user; ``SecurityMiddleware`` may come first. ``KEYGUARD`` in Django's
+    settings is a dictionary:
 
     - ``guard``: a :class:`~keyguard.Keyguard` for WSGI or an :class:`~keyguard.AsyncKeyguard` for
       ASGI, a function that returns one, or the dotted path to any of these;
@@ -127,7 +128,7 @@ class KeyguardMiddleware(metaclass=_Modes):
         return finished
 
     async def _admit(self, exchange: DjangoExchange) -> Deny | None:
-        """Let a request in, or return its refusal. What it is charged waits for the view."""
+        """Let a request in, or return its refusal. Its charges wait for the view."""
         if self._recognizes(exchange, exchange.path_info, exchange.lone_field()):
             return None
         return await self._admission.admit(exchange)
@@ -135,7 +136,7 @@ class KeyguardMiddleware(metaclass=_Modes):
     async def _enter_view(
         self, request: HttpRequest, view: Callable[..., object], _args: object, _kwargs: object
     ) -> HttpResponseBase | None:
-        """Charge the limits of the key and of the view together, if the view's scopes are there.
+        """Charge the limits of the key and of the view together, if the principal has the scopes.
 
         The scopes are asked for here because something between Django and the view's decorators,
         such as ``cache_page``, may answer in the view's place.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from django.urls import Resolver404, get_resolver, resolve
@@ -38,7 +37,7 @@ class ScopesRequiredMixin:
         class Reports(ScopesRequiredMixin, View):
             required_scopes = ["reports:read"]
 
-    It stands before Django's own class, as Django's ``PermissionRequiredMixin`` does. ``as_view``
+    List it before Django's own class, like Django's ``PermissionRequiredMixin``. ``as_view``
     refuses missing or malformed scopes.
 
     Attributes:
@@ -65,13 +64,13 @@ class ScopesRequiredMixin:
 
 
 def protection_for(view: object, method: str | None) -> Protection:
-    """Return the protection of a view, whose limits are charged together with those of the key.
+    """Return the protection of a view. Its limits are charged together with those of the key.
 
     ``method_decorator`` decorates anew for each call; such a call charges its own limits.
     """
     found = protection_of(view, method or "")
     limits = [limit for limit in found.limits if not limit.route.startswith(_STAND_IN)]
-    return replace(found, limits=tuple(dict.fromkeys(limits)))  # the function repeats its class's
+    return found._replace(limits=tuple(dict.fromkeys(limits)))  # a function repeats its class's
 
 
 def check_views(policy: Policy) -> None:
@@ -89,7 +88,8 @@ def check_view(view: object, policy: Policy) -> None:
     """Refuse a view that the settings contradict.
 
     Raises:
-        InvalidValueError: As for :func:`check_views`.
+        InvalidValueError: The view requires a scope that the catalogue does not know, or a plan
+            gives its limit a rate that the limit's strategy can't count.
     """
     check_declared(view, policy)
     kind = getattr(view, "cls", None)  # Django REST Framework's
@@ -117,7 +117,7 @@ def samples_in_django() -> Iterator[str]:
 
 
 def _filled(sample: str, names: list[str], value: str) -> str:
-    """Return what Django's normalize has written, with a value for each of its names."""
+    """Return a pattern from Django's ``normalize`` with a value for each of its names."""
     for name in names:  # formatting would take other percent signs for names as well
         sample = sample.replace(f"%({name})s", value)
     return sample

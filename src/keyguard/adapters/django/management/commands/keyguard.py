@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from django.core.handlers.base import BaseHandler
 from django.core.management.base import BaseCommand, CommandError
 
 from keyguard.adapters.django.setup import read_setup
@@ -50,4 +51,5 @@ def _run(arguments: list[str]) -> int:
             f"{_NAME} takes a Keyguard: name one in KEYGUARD['guard'], and the AsyncKeyguard in "
             "KEYGUARD['async_guard']"
         )
-    return run(arguments, name=_NAME, guard=guard)
+    # Its middleware is not loaded: the commands only read the URLconf and the settings.
+    return run(arguments, name=_NAME, guard=guard, application=BaseHandler())
