@@ -165,7 +165,9 @@ def test_only_names_that_are_allowed_are_answered(make: Any, host: str, status: 
     app = make(World().guard, identify, allowed_hosts=["Keys.example", "[::1]"])
     path = "/api/v1/me" if make is Console else "/me"
 
-    assert call_wsgi(app, Sent("GET", path, headers={"host": host})).status == status
+    got = call_wsgi(app, Sent("GET", path, headers={"host": host}))
+    assert got.status == status
+    assert (b"See its allowed_hosts." in got.body) == (status == 421)
 
 
 @pytest.mark.parametrize("names", ["keys.example", ["https://keys.example"], ["keys.example:80"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
@@ -97,6 +98,29 @@ def test_a_page_is_light_and_its_style_and_module_are_loaded_once(
             assert sum(map(len, bodies)) < 60_000
             assert len(loaded) <= 3, [response.url for response in loaded]
     assert sum(path.startswith("/keys/static/") for path in site.served) == 2
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        (timedelta(hours=23, minutes=50), "in 1 day"),
+        (timedelta(hours=40), "in 2 days"),
+        (timedelta(days=90), "in 90 days"),
+        (timedelta(days=3 * 365), "in 3 years"),
+    ],
+)
+def test_the_distance_of_a_time_is_rounded_as_on_the_command_line(
+    browser: Browser, site: Site, span: timedelta, words: str
+) -> None:
+    key = site.guard.keys.issue(organization="acme", name="Batch", expires_in=span).key
+    with visiting(browser, site) as visitor:
+        visitor.be("administrator")
+        visitor.go(f"/keys/{key.id}")
+        ends = visitor.page.locator("dt", has_text="Ends").locator("+ dd")
+        issued = visitor.page.locator("dt", has_text="Issued").locator("+ dd")
+
+        assert ends.inner_text().endswith(f"({words})")
+        assert issued.inner_text().endswith(("(just now)", "seconds ago)", "(1 second ago)"))
 
 
 def test_forced_colours_keep_the_legend_and_the_place_in_the_navigation(

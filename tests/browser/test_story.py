@@ -52,7 +52,7 @@ def _story(visitor: Visitor, site: Site) -> None:
     visitor.heading("Your new key")
     token = visitor.page.locator("#token").text_content()
     visitor.button("I have stored it")
-    visitor.sees("Good. The token is not shown again.")
+    visitor.sees("The token will not be shown again.")
     _does_not_come_back(visitor, token)
 
     assert isinstance(_authenticated(site, token), Allow)
@@ -68,7 +68,7 @@ def _story(visitor: Visitor, site: Site) -> None:
     visitor.heading("Your new key")
     successor = visitor.page.locator("#token").text_content()
     visitor.button("I have stored it")
-    visitor.sees("Good. The token is not shown again.")
+    visitor.sees("The token will not be shown again.")
     assert not isinstance(_authenticated(site, token), Allow)
     assert isinstance(_authenticated(site, successor), Allow)
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from keyguard.admin.csrf import COOKIE as FORM
+from keyguard.admin.console.form_tokens import COOKIE as FORM
 from keyguard.admin.sessions import COOKIE
 from keyguard.telemetry.scrubbing import scrub
 

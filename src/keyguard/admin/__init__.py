@@ -1,7 +1,7 @@
 """Management over HTTP: the API and the console, as one ASGI or WSGI application.
 
 What belongs here: the table of endpoints, who may call which, and how calls are read and answered.
-Endpoints call the public methods of the guard, and decide nothing that those decide.
+Endpoints run the operations of the guard, and decide nothing that those decide.
 
 ::
 
@@ -61,8 +61,8 @@ def ManagementAPI(  # noqa: N802 - to its users it is a class of two flavours
 
     Args:
         guard: The guard whose keys are managed.
-        identify: Returns the person who makes a call, or None; see
-            :doc:`people </how-to/console-embedding>`. Without it the API takes keys alone.
+        identify: Returns the person who makes a call, or None; see :doc:`people
+            </how-to/console-embedding>`. Without it the API accepts only keys.
         reauthenticate: As in :func:`Console`.
         allowed_hosts: As in :func:`Console`.
 
@@ -114,20 +114,20 @@ def Console(  # noqa: N802 - as above
         identify: Returns the person who makes a call, or None; see
             :doc:`people </how-to/console-embedding>`.
         key_sign_in: Whether people may sign in with a key that has ``admin``.
-        reauthenticate: The address at which people of the host application prove again who they
-            are, before they do what reaches far; it gets the path to come back to as ``next``.
+        reauthenticate: The address at which people of the host application sign in again before a
+            critical action. It gets the path to come back to as ``next``.
         members: Returns the people of an organization with their roles, for the console's page of
-            members; it may be a coroutine function. Without it the page has those whom keys and
-            requests name.
+            members; it may be a coroutine function. Without it the page lists the people whom keys
+            and requests name.
         allowed_hosts: The names of the host that the console and its API answer to, without ports,
-            such as ``keys.example.com``; None for any name that leads here.
+            such as ``keys.example.com``; None for every name.
 
     Returns:
         An ASGI application for an :class:`~keyguard.AsyncKeyguard`, a WSGI application for a
         :class:`~keyguard.Keyguard`.
 
     Raises:
-        ConfigurationError: Nobody could sign in; ``identify`` or ``members`` is a coroutine
+        ConfigurationError: There is no way to sign in; ``identify`` or ``members`` is a coroutine
             function, and the guard is for sync code; or ``allowed_hosts`` has no names of hosts.
     """
     if identify is None and not key_sign_in:

@@ -7,9 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from types import TracebackType
 
 from keyguard.admin.callers import Callers, Members, check_flavour
-from keyguard.admin.context import Context
-from keyguard.admin.csrf import check_host, host_names
-from keyguard.admin.endpoints import Endpoint, Router
+from keyguard.admin.context import Context, Endpoint
+from keyguard.admin.endpoints import Router
 from keyguard.admin.exchange import (
     LARGEST_BODY,
     Answer,
@@ -19,7 +18,8 @@ from keyguard.admin.exchange import (
     too_large,
 )
 from keyguard.admin.headers import protected
-from keyguard.admin.members import NO_MEMBERS, Form, Values
+from keyguard.admin.members import NOTHING_GIVEN, Form, Values
+from keyguard.admin.origins import check_host, host_names
 from keyguard.admin.sessions import Caller, ConsoleSession
 from keyguard.admin.step_up import check_step_up
 from keyguard.core.access.answers import Response
@@ -44,13 +44,13 @@ came: to read a record takes longer than to find nothing."""
 
 
 class Application:
-    """Answers calls, whatever front end they came through.
+    """Answers the calls of both front ends.
 
     Args:
         guard: The guard whose keys are managed.
         endpoints: The table.
         callers: Finds who calls.
-        members: Tells the people of an organization, or None.
+        members: Returns the people of an organization; or None.
         allowed_hosts: The names of the host that it answers to, without ports; None for any.
 
     Raises:
@@ -108,11 +108,11 @@ class Application:
             return self.refuse(call, deny)
 
     def sign_in_again_at(self, call: Call) -> str | None:  # noqa: ARG002 - the console looks at the mount
-        """Return the address at which people prove again who they are, or None."""
+        """Return the address at which people sign in again, or None."""
         return self._callers.reauthenticate
 
     def tell(self, call: Call, problem: Problem) -> Answer:  # noqa: ARG002 - the console looks at the path
-        """Return the answer to a call that can't be done as asked."""
+        """Return the answer to a call that can't be carried out."""
         if problem.status == 204:
             return Response(204, problem.fields, b"")
         return problem_answer(problem)
@@ -125,7 +125,7 @@ class Application:
         check_host(call, self._allowed_hosts)
         found = self.router.find(call)
         if not isinstance(found, tuple):
-            await self._callers.find(call)  # only who may come in learns which paths there are
+            await self._callers.find(call)  # only callers who are let in learn which paths exist
             raise found
         endpoint, parameters = found
         known, session = await self._caller(call, endpoint)
@@ -139,12 +139,9 @@ class Application:
             session=session,
             reauthenticate=self.sign_in_again_at(call),
             media_type=_media_type(call, endpoint),
-            query=NOTHING_GIVEN,
-            form=NOTHING_GIVEN,
             members=self._members,
         )
-        if endpoint.right is not None:
-            context.check_anywhere()
+        context.check_anywhere()
         if endpoint.query is not None:
             context.query = endpoint.query.read_query(call.request.args)
         if endpoint.form is not None:
@@ -187,9 +184,6 @@ def until_next_step(elapsed: float) -> float:
     return STEP - elapsed % STEP
 
 
-NOTHING_GIVEN = Values(NO_MEMBERS, {})
-
-
 def _below(traceback: TracebackType | None) -> TracebackType | None:
     """Return a traceback without the frames of this room, which hold what the caller sent."""
     while traceback is not None and traceback.tb_frame.f_globals["__name__"].startswith(_ROOM):
@@ -198,7 +192,7 @@ def _below(traceback: TracebackType | None) -> TracebackType | None:
 
 
 def _refused_with(refused: RefusedError) -> int:
-    """Return the status that tells why the present state forbids a call."""
+    """Return the status for a call that the present state forbids."""
     if isinstance(refused, OutdatedError):
         return 412
     return 422 if isinstance(refused, ExceededError) else 409
@@ -208,11 +202,11 @@ def _media_type(call: Call, endpoint: Endpoint) -> str:
     """Return the media type that an endpoint has and the caller accepts.
 
     Raises:
-        Problem: It has no media type that the caller accepts.
+        Problem: The endpoint has no media type that the caller accepts.
     """
     if "Accept" not in call.request.headers:
         return endpoint.media_types[0]
     chosen = call.request.accept_mimetypes.best_match(endpoint.media_types)
     if chosen is None:
-        raise Problem(406, f"This answers in: {', '.join(endpoint.media_types)}.")
+        raise Problem(406, f"This endpoint can answer in: {', '.join(endpoint.media_types)}.")
     return chosen

@@ -77,7 +77,9 @@ def _reader(receive: Receive) -> Callable[[], Awaitable[bytes]]:
         while more:
             message = await receive()
             if message["type"] != "http.request":
-                raise Problem(400, "The client went away before it had sent all.")
+                raise Problem(
+                    400, "The client closed the connection before it had sent the whole body."
+                )
             body += message.get("body", b"")
             if len(body) > LARGEST_BODY:
                 raise too_large()

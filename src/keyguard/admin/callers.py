@@ -6,10 +6,10 @@ import logging
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from inspect import iscoroutinefunction
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
-from keyguard.admin.csrf import check_origin
-from keyguard.admin.exchange import Call, Problem, settled
+from keyguard.admin.exchange import Call, Problem
+from keyguard.admin.origins import check_origin
 from keyguard.admin.sessions import Caller, ConsoleSession, Sessions
 from keyguard.core.access.credentials import parse_authorization
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
@@ -25,6 +25,8 @@ from keyguard.exceptions import (
 )
 from keyguard.guard import AsyncKeyguard, Keyguard
 from keyguard.request.context import present_request
+
+Result = TypeVar("Result")
 
 _logger = logging.getLogger("keyguard")
 
@@ -67,9 +69,9 @@ class Callers:
         """Return who makes a call, and by which session of the console, if by one.
 
         Raises:
-            AccessDenied: Nobody does whom keyguard knows, or the key is not valid.
-            Problem: A key and a session came together, the call may be forged, or ``identify`` is
-                wrong, which the log tells.
+            AccessDenied: The caller is not known, or the key is not valid.
+            Problem: A key and a session came together, the call may be forged, or ``identify``
+                failed, which is logged.
         """
         session = await self._sessions.find(call)
         token = parse_authorization(call.credentials, bar=self._guard.policy.takes_bar)
@@ -77,7 +79,7 @@ class Callers:
             if session is not None:
                 raise Problem(400, "Send a key or the cookie of a session, not both.")
             return await self._principal(call), None
-        # The host comes first: it says now what a person may, and a link has said it once.
+        # The host has priority: its roles are those of now, and a link's are older.
         person = None if self._identify is None else await _person(self._identify, call)
         if person is not None:
             check_origin(call)
@@ -104,7 +106,7 @@ def check_flavour(guard: Keyguard | AsyncKeyguard, name: str, function: object) 
     """Refuse a coroutine function of the host where the guard serves sync code.
 
     Raises:
-        ConfigurationError: It is one.
+        ConfigurationError: The function is a coroutine function, and the guard is for sync code.
     """
     if isinstance(guard, Keyguard) and iscoroutinefunction(function):
         raise ConfigurationError(
@@ -117,10 +119,10 @@ async def members_of(members: Members, organization: Organization) -> list[Perso
     """Return the people that ``members`` names, each checked whatever made it.
 
     Raises:
-        Problem: It returned something else, or raised what tells about the host's own code.
+        Problem: The function returned something else, or raised an error of the host's own code.
     """
     with _logged("members", "Who belongs to the organization"):
-        found: object = await settled(members(organization))
+        found: object = await _settled(members(organization))
         if not isinstance(found, Iterable) or isinstance(found, str):
             raise ConfigurationError("members returns the people of an organization, as a list")
         return [_checked("members", person) for person in found]
@@ -130,10 +132,10 @@ async def _person(identify: Identify, call: Call) -> Person | None:
     """Return the person that ``identify`` names, checked whatever made it.
 
     Raises:
-        Problem: It returned something else, or raised what tells about the host's own code.
+        Problem: The function returned something else, or raised an error of the host's own code.
     """
     with _logged("identify", "Who you are"):
-        found = await settled(identify(call))
+        found = await _settled(identify(call))
         return None if found is None else _checked("identify", found)
 
 
@@ -152,9 +154,16 @@ def _checked(name: str, found: object) -> Person:
 
 @contextmanager
 def _logged(name: str, what: str) -> Generator[None]:
-    """Tell the log alone what is wrong with a function of the host."""
+    """Log what is wrong with a function of the host; the caller does not learn it."""
     try:
         yield
     except (ConfigurationError, InvalidValueError, NotFoundError, RefusedError):
-        _logger.exception("%s could not tell who it is asked for", name)
-        raise Problem(500, f"{what} could not be found out. The log says why.") from None
+        _logger.exception("the function %s raised an error; the call gets 500", name)
+        raise Problem(500, f"{what} could not be determined. The log says why.") from None
+
+
+async def _settled(value: Result | Awaitable[Result]) -> Result:
+    """Return what a function of the host returns: awaited where it is awaitable."""
+    if isinstance(value, Awaitable):
+        return await value  # pyright: ignore[reportUnknownVariableType]  # of whatever it awaits
+    return value  # pyright: ignore[reportReturnType]  # which is no awaitable

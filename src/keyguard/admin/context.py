@@ -1,18 +1,21 @@
-"""What an endpoint knows of one call: who calls, what was sent, and what the caller may do."""
+"""An endpoint as it is declared, and what it knows of one call to it.
+
+The declaration says what the endpoint takes, who may call it, and what it answers; the context of a
+call says who calls, what was sent, and what the caller may do.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from werkzeug.datastructures import MultiDict
 
 from keyguard.admin.callers import Members
-from keyguard.admin.endpoints import Endpoint
-from keyguard.admin.exchange import Call, Problem, settled
-from keyguard.admin.members import Values
+from keyguard.admin.exchange import Answer, Call, Problem
+from keyguard.admin.members import NO_MEMBERS, NOTHING_GIVEN, Form, Values
 from keyguard.admin.rights import Right, rights_anywhere, rights_of, scope_for
 from keyguard.admin.sessions import Caller, ConsoleSession
 from keyguard.core.access.decisions import AccessDenied, Deny, Reason
@@ -22,10 +25,61 @@ from keyguard.core.keys.records import Key, Organization
 from keyguard.core.keys.requests import KeyRequest
 from keyguard.exceptions import NotFoundError
 from keyguard.guard import AsyncKeyguard, Keyguard
+from keyguard.guard.management import Management
 
 Record = TypeVar("Record")
 
+JSON = ("application/json",)
+
 _NO_ORGANIZATION = f"org_{'0' * 16}"
+
+
+Handler: TypeAlias = "Callable[[Context], Awaitable[Answer]]"
+"""Answers a call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Endpoint:
+    """One method of one path.
+
+    Args:
+        method: The method; GET is for HEAD as well.
+        path: The path below the mount, with ``{name}`` for a segment.
+        handler: Answers a call.
+        summary: What it does, in an imperative sentence.
+        right: What the caller needs in the organization that it is about; None for any caller.
+        own: Whether :attr:`~keyguard.admin.rights.Right.OWN_KEYS` is enough for the caller's own
+            keys.
+        anonymous: Whether the endpoint does not need to know the caller.
+        anyone: Whether an unknown caller with a ticket may call as well.
+        reaches_far: Tells which calls take a recent sign-in; None if none does. It refuses a caller
+            who may not make the call at all.
+        page: The path below the mount of the page to come back to after that sign-in; "" for an
+            endpoint of the API.
+        form: What the body takes; None where none is read.
+        matches: Whether ``If-Match`` has to name the record's version.
+        repeats: Whether ``Idempotency-Key`` names a call, so that it can be repeated.
+        query: What the query takes; None where the handler reads it for itself.
+        media_types: What the answer may be, the first by default.
+        answers: The schema of the answer by status, by its name in the OpenAPI document.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    right: Right | None = None
+    own: bool = False
+    anonymous: bool = False
+    anyone: bool = False
+    reaches_far: Callable[[Context], Awaitable[bool]] | None = None
+    page: str = ""
+    form: Form | None = None
+    matches: bool = False
+    repeats: bool = False
+    query: Form | None = NO_MEMBERS
+    media_types: tuple[str, ...] = JSON
+    answers: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
 @dataclass(slots=True, kw_only=True, repr=False)  # the body may hold a token
@@ -40,12 +94,12 @@ class Context:
         base: The path under which the endpoints of the API are.
         known: Who calls; None where the endpoint asks nobody.
         session: The session of the console by which it calls, if by one.
-        reauthenticate: The page on which people prove again who they are, or None.
+        reauthenticate: The page on which people sign in again, or None.
         media_type: What the answer shall be.
         query: What the query says.
         form: What the body says.
         body: The body itself.
-        members: Tells the people of an organization, if the host application does.
+        members: Returns the people of an organization, if the host application provides it.
         fields: Header fields that the answer gets besides its own.
         sent: The fields of the form that a page sent, once its token was checked.
         form_secret: What the answer gives the browser to check forms by.
@@ -60,8 +114,8 @@ class Context:
     session: ConsoleSession | None
     reauthenticate: str | None
     media_type: str
-    query: Values
-    form: Values
+    query: Values = NOTHING_GIVEN
+    form: Values = NOTHING_GIVEN
     body: bytes = b""
     members: Members | None = None
     fields: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
@@ -90,6 +144,11 @@ class Context:
         return self.known if isinstance(self.known, Principal) else None
 
     @property
+    def management(self) -> Management:
+        """The operations of the guard."""
+        return self.guard.management
+
+    @property
     def now(self) -> datetime:
         """The time, by the guard's clock."""
         return self.guard.now()
@@ -102,10 +161,10 @@ class Context:
         """Return the organization of the path, in which the caller may do what the endpoint does.
 
         Raises:
-            AccessDenied: It does not exist, or the caller may not know of it.
+            AccessDenied: The object does not exist, or the caller may not know of it.
             Problem: The caller may not do this there.
         """
-        found = await _found(lambda: self.guard.organizations.get(self.parameters["organization"]))
+        found = await _found(self.management.organizations.get(self.parameters["organization"]))
         if found is None:
             raise unknown()
         self.check(rights_of(self.caller, found))
@@ -115,10 +174,10 @@ class Context:
         """Return the key of the path, on which the caller may do what the endpoint does.
 
         Raises:
-            AccessDenied: It does not exist, or the caller may not know of it.
+            AccessDenied: The object does not exist, or the caller may not know of it.
             Problem: The caller may not do this.
         """
-        key = await _found(lambda: self.guard.keys.get(self.parameters["key"]))
+        key = await _found(self.management.keys.get(self.parameters["key"]))
         (found,) = await self.allowed([] if key is None else [key])
         return found
 
@@ -129,7 +188,7 @@ class Context:
             AccessDenied: There are no such keys, or the caller may not know of all of them.
             Problem: The caller may not do this.
         """
-        # An organization is asked for even if there is no key: the time tells nothing.
+        # The organization is looked up even if there is no key, so that the time shows nothing.
         organization = await self._owner(keys[0].organization if keys else None)
         if organization is None:
             raise unknown()
@@ -145,7 +204,7 @@ class Context:
         """Return the request of the path, on which the caller may do what the endpoint does.
 
         Raises:
-            AccessDenied: It does not exist, or the caller may not know of it.
+            AccessDenied: The object does not exist, or the caller may not know of it.
             Problem: The caller may not do this.
         """
         request, organization = await self.owned_request()
@@ -156,23 +215,24 @@ class Context:
         return request
 
     async def _asked(self, request: KeyRequest) -> bool:
-        """Tell whether the caller asked for a key, be it as the key of the person who did."""
+        """Return whether the caller asked for a key, also if it is a key of the person who did."""
         principal = self.principal
         if request.requester == self.party:
             return True
-        # The store is asked for no other caller, whom the time would tell that there is a request.
+        # The store is not asked for other callers: the time would show them that there is a
+        # request.
         if principal is None or principal.organization != request.organization:
             return False
-        get = self.guard.requests.get
-        return await _found(lambda: get(request.id, asked_by=principal)) is not None
+        found = self.management.requests.get(request.id, asked_by=principal)
+        return await _found(found) is not None
 
     async def owned_request(self) -> tuple[KeyRequest, Organization]:
         """Return the request of the path and its organization, whatever the caller may do.
 
         Raises:
-            AccessDenied: It does not exist. The store was asked as often as if it did.
+            AccessDenied: The request does not exist. The store was asked as often as if it did.
         """
-        request = await _found(lambda: self.guard.requests.get(self.parameters["request"]))
+        request = await _found(self.management.requests.get(self.parameters["request"]))
         if request is None:
             await self._owner(None)  # for a request that exists, the guard has asked as well
         organization = await self._owner(None if request is None else request.organization)
@@ -183,7 +243,7 @@ class Context:
     async def _owner(self, organization: str | None) -> Organization | None:
         """Return the organization of a record. It asks the store, even if there is no record."""
         owner = organization or _NO_ORGANIZATION
-        return await _found(lambda: self.guard.organizations.get(owner))
+        return await _found(self.management.organizations.get(owner))
 
     @property
     def party(self) -> str:
@@ -191,22 +251,23 @@ class Context:
         return self.caller.id if isinstance(self.caller, Person) else self.caller.family
 
     def has(self, right: Right, organization: Organization) -> bool:
-        """Tell whether the caller has a right in an organization."""
+        """Return whether the caller has a right in an organization."""
         return right in rights_of(self.caller, organization)
 
     def holds(self, key: Key) -> bool:
-        """Tell whether the caller is the person who holds a key."""
+        """Return whether the caller is the person who holds a key."""
         return self.person is not None and key.owner == self.person.id
 
     def check(self, rights: frozenset[Right]) -> None:
-        """Refuse a caller who has not the right that the endpoint asks for.
+        """Refuse a caller who does not have the right that the endpoint needs.
 
         Args:
             rights: What the caller may do in the organization that the call is about.
 
         Raises:
-            AccessDenied: It may do nothing there, so it does not learn that the object exists.
-            Problem: It may do other things there.
+            AccessDenied: The caller may do nothing there, so it must not learn that the object
+                exists.
+            Problem: The caller may do other things there, but not this.
         """
         if not rights:
             raise unknown()
@@ -253,7 +314,7 @@ class Context:
     def _forbidden(self, right: Right) -> Problem | AccessDenied:
         principal, scope = self.principal, scope_for(right)
         if principal is None or not scope:
-            return Problem(403, f"You may not do this. It takes the right to {right.value}.")
+            return Problem(403, f"You may not do this. It needs the right to {right.value}.")
         deny = Deny(Reason.SCOPE_MISSING, principal.key_id, principal.organization, scopes=(scope,))
         self.guard.report(deny, address=self.call.client.address, request=self.call.request)
         return AccessDenied(deny)
@@ -264,8 +325,8 @@ def unknown() -> AccessDenied:
     return AccessDenied(Deny(Reason.OBJECT_NOT_FOUND))
 
 
-async def _found(ask: Callable[[], Record | Awaitable[Record]]) -> Record | None:
+async def _found(asked: Awaitable[Record]) -> Record | None:
     try:
-        return await settled(ask())
+        return await asked
     except NotFoundError:
         return None

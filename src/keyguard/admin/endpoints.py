@@ -1,4 +1,4 @@
-"""The table of endpoints: what each takes, who may call it, and what it answers.
+"""The table of endpoints.
 
 Requests are routed by the table, and the OpenAPI document is made from it, so no endpoint can be
 in one of them alone.
@@ -6,79 +6,16 @@ in one of them alone.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Map, Rule
 
-from keyguard.admin.exchange import Answer, Call, Problem
-from keyguard.admin.members import NO_MEMBERS, Form
+from keyguard.admin.context import Endpoint, Handler
+from keyguard.admin.exchange import Call, Problem
 from keyguard.admin.rights import Right
 from keyguard.core.access.decisions import AccessDenied, Deny, Reason
-
-if TYPE_CHECKING:
-    from keyguard.admin.context import Context
-
-JSON = ("application/json",)
-
-Handler: TypeAlias = "Callable[[Context], Awaitable[Answer]]"
-"""Answers a call."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StepUp:
-    """What makes a call reach so far that it takes a recent sign-in.
-
-    Args:
-        reaches_far: Tells it of a call. It refuses a caller who may not make the call at all.
-        form: The path below the mount of the page to come back to after the sign-in; "" for an
-            endpoint of the API.
-    """
-
-    reaches_far: Callable[[Context], Awaitable[bool]]
-    form: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Endpoint:
-    """One method of one path.
-
-    Args:
-        method: The method; GET is for HEAD as well.
-        path: The path below the mount, with ``{name}`` for a segment.
-        handler: Answers a call.
-        summary: What it does, in an imperative sentence.
-        right: What the caller needs in the organization that it is about; None for any caller.
-        own: Whether :attr:`~keyguard.admin.rights.Right.OWN_KEYS` is enough for the caller's own
-            keys.
-        anonymous: Whether nobody is asked who calls.
-        anyone: Whether a caller whom nobody knows may call as well, who shows a ticket.
-        step_up: Which calls take a recent sign-in; None if none does.
-        form: What the body takes; None where none is read.
-        matches: Whether ``If-Match`` has to name the record's version.
-        repeats: Whether ``Idempotency-Key`` names a call, so that it can be repeated.
-        query: What the query takes; None where the handler reads it for itself.
-        media_types: What the answer may be, the first by default.
-        answers: The schema of the answer by status, by its name in the OpenAPI document.
-    """
-
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    right: Right | None = None
-    own: bool = False
-    anonymous: bool = False
-    anyone: bool = False
-    step_up: StepUp | None = None
-    form: Form | None = None
-    matches: bool = False
-    repeats: bool = False
-    query: Form | None = NO_MEMBERS
-    media_types: tuple[str, ...] = JSON
-    answers: Mapping[int, str] = field(default_factory=dict[int, str])
 
 
 class Table:
@@ -102,9 +39,9 @@ class Table:
         """Declare the function that follows as an endpoint, which its docstring sums up.
 
         Args:
-            method: As :class:`Endpoint` has it.
-            path: Likewise.
-            right: Likewise.
+            method: The method; see :class:`Endpoint`.
+            path: The path below the mount; see :class:`Endpoint`.
+            right: The right that the caller needs; see :class:`Endpoint`.
             more: The other arguments of :class:`Endpoint`, by name.
         """
 

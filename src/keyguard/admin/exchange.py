@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TypeAlias, TypeVar
+from typing import TypeAlias
 
 from werkzeug.datastructures import Headers
 from werkzeug.sansio.request import Request
@@ -28,8 +28,6 @@ Answer: TypeAlias = Response
 
 Fields: TypeAlias = tuple[tuple[str, str], ...]
 
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Call:
@@ -39,11 +37,11 @@ class Call:
         request: Its method, query and fields, without ``Authorization``; ``path`` is that below the
             mount, and ``root_path`` the mount.
         credentials: The ``Authorization`` field values, as received.
-        client: Who sent it, as trusted proxies tell.
+        client: The client, as trusted proxies name it.
         from_proxy: Whether a trusted proxy passed it on.
-        host: What the host application knows of it: the ASGI scope or the WSGI environ.
-        read: Reads its body, at most :data:`LARGEST_BODY` bytes, else it raises a
-            :class:`Problem`.
+        host: The ASGI scope or the WSGI environ of the host application.
+        read: Reads its body. It raises a :class:`Problem` if that has more than
+            :data:`LARGEST_BODY` bytes.
     """
 
     request: Request
@@ -109,13 +107,13 @@ def call_of(
 
 
 class Problem(Exception):  # noqa: N818 - it is an answer, as problem details are (RFC 9457)
-    """Ends a call: it can't be done as asked.
+    """Ends a call that can't be carried out.
 
     Args:
         status: The status code.
         detail: What is wrong and what to do, in a sentence.
         fields: Further header fields.
-        members: Further members of the problem details.
+        members: Further members of the problem details; ``title`` is the title of a page as well.
     """
 
     def __init__(self, status: int, detail: str, fields: Fields = (), **members: object) -> None:
@@ -159,10 +157,3 @@ def answer(
         ("Cache-Control", "no-store"),
     )
     return Response(status, (*always, *fields), body)
-
-
-async def settled(value: Result | Awaitable[Result]) -> Result:
-    """Return what a method of either guard returns: awaited where it is awaitable."""
-    if isinstance(value, Awaitable):
-        return await value  # pyright: ignore[reportUnknownVariableType]  # of whatever it awaits
-    return value  # pyright: ignore[reportReturnType]  # which is no awaitable

@@ -1,4 +1,4 @@
-"""What bodies and queries take: a schema for each member, and how its value is read.
+"""The members of bodies and queries: a schema for each, and how its value is read.
 
 A schema is of JSON Schema 2020-12, the part that :func:`_check` knows. The OpenAPI document has the
 same schemas.
@@ -73,14 +73,14 @@ class Form:
         """Return what a body says.
 
         Raises:
-            Problem: It is no JSON, or not of this form.
+            Problem: The body is no JSON, or does not have this form.
         """
         try:
             content: Json = json.loads(
                 body.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant
             )
         except (ValueError, RecursionError):
-            raise Problem(400, "The body is no JSON in UTF-8.") from None
+            raise Problem(400, "The body is not JSON in UTF-8.") from None
         _check(content, self.schema(), "")
         return Values(self, as_object(content))
 
@@ -88,7 +88,7 @@ class Form:
         """Return what a query says.
 
         Raises:
-            Problem: It is not of this form.
+            Problem: The query does not have this form.
         """
         members, found = self.members, dict[str, Json]()
         for name, values in query.lists():
@@ -146,6 +146,7 @@ class Values:
 
 
 NO_MEMBERS = Form()
+NOTHING_GIVEN = Values(NO_MEMBERS, {})
 
 
 def text(name: str, description: str, *, longest: int = 200, **more: Json) -> Member[str]:
@@ -221,14 +222,14 @@ def _datetime(value: Json) -> datetime:
     try:
         return datetime.fromisoformat(str(value))
     except ValueError:
-        raise InvalidValueError("is no time, such as 2030-01-31T00:00:00Z") from None
+        raise InvalidValueError("is not a time, such as 2030-01-31T00:00:00Z") from None
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
     found: dict[str, Json] = {}
     for name, value in pairs:
         if name in found:
-            raise Problem(422, "The body has a member twice.", member=name)
+            raise Problem(422, "The body names a member twice.", member=name)
         found[name] = value
     return found
 
@@ -260,7 +261,7 @@ def _check(value: Json, schema: Schema, where: str) -> None:
     """Refuse a value that a schema does not allow.
 
     Raises:
-        Problem: It is of another type, too long, or has members that are not known.
+        Problem: The value has another type, is too long, or has unknown members.
     """
     kind = schema["type"]
     kinds = [str(name) for name in _list(kind)] or [str(kind)]

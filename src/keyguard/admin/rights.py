@@ -1,4 +1,4 @@
-"""Who may do what: the one place that knows roles and the scopes of management."""
+"""The rights of callers: the only place that knows roles and the scopes of management."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class Right(enum.Enum):
     CHANGE_ORGANIZATION = "change the organization"
     READ_KEYS = "read all keys"
     WRITE_KEYS = "issue and change all keys"
-    OWN_KEYS = "read, rotate and revoke the own keys"
+    OWN_KEYS = "read, rotate and revoke own keys"
     READ_AUDIT = "read the audit trail"
     READ_USAGE = "read usage"
     ASK = "request keys"
     READ_REQUESTS = "read all requests for keys"
     DECIDE = "decide requests for keys"
     CHECK = "check what a token may do"
-    OPERATE = "list, create and raise organizations"
+    OPERATE = "list and create organizations, and raise what they may have"
 
 
 _ADMINISTRATOR = frozenset(Right) - {Right.OPERATE}

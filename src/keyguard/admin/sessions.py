@@ -1,7 +1,7 @@
 """Sessions of the console, and links that begin one.
 
 A browser holds a random text in a cookie; the store keeps its SHA-256 digest with who signed in.
-The key of a session is read anew on each call, so that whatever ends the key ends the session.
+The key of a session is read again on each call, so the end of the key ends the session.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import TypeAlias
 
-from keyguard.admin.exchange import Call, Problem, settled
+from keyguard.admin.exchange import Call, Problem
 from keyguard.core.access.decisions import AccessDenied, Allow, Deny, Reason
 from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
@@ -71,7 +71,7 @@ class Sessions:
         secret = call.request.cookies.get(COOKIE, "")
         if not _DRAWN.match(secret):
             return None
-        found = await settled(self._guard.temporary.find(_SESSION, _digest(secret)))
+        found = await self._guard.management.temporary.find(_SESSION, _digest(secret))
         if found is None:
             return None
         who: dict[str, str] = json.loads(found.value)
@@ -92,7 +92,7 @@ class Sessions:
             The header field that hands the cookie to the browser.
 
         Raises:
-            AccessDenied: The key is not valid, or has not the scope.
+            AccessDenied: The key is not valid, or does not have the scope.
             Problem: The browser would not keep the cookie.
             StoreError: The key store failed.
         """
@@ -115,7 +115,7 @@ class Sessions:
         """Begin the session that a link is for; each link begins one.
 
         Returns:
-            As :meth:`sign_in`.
+            The header field that hands the cookie to the browser.
 
         Raises:
             Problem: The link was used or has expired, or the browser would not keep the cookie.
@@ -124,9 +124,13 @@ class Sessions:
         _check_transport(call)
         taken = None
         if _DRAWN.match(code):
-            taken = await settled(self._guard.temporary.take(_LINK, _digest(code)))
+            taken = await self._guard.management.temporary.take(_LINK, _digest(code))
         if taken is None:
-            raise Problem(404, "This link was used or has expired. Ask for another.")
+            raise Problem(
+                404,
+                "This link was used or has expired. Ask for a new one.",
+                title="This link no longer works",
+            )
         return await self._begin(call, json.loads(taken.value))
 
     async def sign_out(self, call: Call) -> tuple[str, str]:
@@ -166,14 +170,14 @@ class Sessions:
     async def _end(self, call: Call) -> None:
         secret = call.request.cookies.get(COOKIE, "")
         if _DRAWN.match(secret):
-            await settled(self._guard.temporary.drop(_SESSION, _digest(secret)))
+            await self._guard.management.temporary.drop(_SESSION, _digest(secret))
 
     async def _put(self, kind: str, secret: str, value: dict[str, str], span: timedelta) -> None:
         record = Temporary(kind, _digest(secret), json.dumps(value), self._guard.now() + span)
-        await settled(self._guard.temporary.put(record))
+        await self._guard.management.temporary.put(record)
 
     async def _administrator(self, key_id: str, address: str | None) -> Principal | None:
-        decision = await self._guard.decide_by_id(key_id, address=address)
+        decision = await self._guard.management.decide_by_id(key_id, address=address)
         if isinstance(decision, Allow) and ADMIN in decision.principal.grant:
             return decision.principal
         return None

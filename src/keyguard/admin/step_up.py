@@ -1,4 +1,4 @@
-"""Step-up: what reaches far takes a person who has just proved who it is."""
+"""Step-up: a critical action needs a person who has just signed in."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from keyguard.admin.exchange import Problem, settled
+from keyguard.admin.exchange import Problem
 from keyguard.core.identity.scopes import parse_granted
 from keyguard.core.keys.requests import KeyRequest
 from keyguard.exceptions import InvalidValueError, NotFoundError
@@ -20,7 +20,7 @@ RECENT = timedelta(minutes=10)
 
 
 class StaleSignIn(Problem):
-    """The person must prove again who it is.
+    """The person must sign in again.
 
     Args:
         url: Where; a page of the host application, or the console's own; None where neither has a
@@ -29,7 +29,7 @@ class StaleSignIn(Problem):
 
     def __init__(self, url: str | None) -> None:
         super().__init__(
-            403, "This takes a sign-in of the last ten minutes. Sign in again, then repeat it."
+            403, "This needs a sign-in within the last ten minutes. Sign in again, then repeat it."
         )
         if url is not None:
             self.members["reauthenticate"] = url
@@ -47,21 +47,22 @@ def sign_in_link(url: str, page: str) -> str:
 
 
 async def check_step_up(context: Context) -> None:
-    """Refuse a call that reaches far, of a person or a session that signed in too long ago.
+    """Refuse a critical call of a person or a session that signed in too long ago.
 
-    A call with a key has just shown the key.
+    A call with a key needs no sign-in, because it carries the key.
 
     Raises:
         StaleSignIn: The sign-in is older than ten minutes, or it is not known when it was.
         AccessDenied: The caller may not make the call at all.
-        Problem: Likewise.
+        Problem: The caller may do other things there, but not this.
     """
-    step_up = context.endpoint.step_up
-    if step_up is None or not _is_stale(context) or not await step_up.reaches_far(context):
+    endpoint = context.endpoint
+    reaches_far = endpoint.reaches_far
+    if reaches_far is None or not _is_stale(context) or not await reaches_far(context):
         return
     url = context.reauthenticate
-    if url is not None and step_up.form:
-        page = step_up.form.format_map(context.parameters)
+    if url is not None and endpoint.page:
+        page = endpoint.page.format_map(context.parameters)
         url = sign_in_link(url, f"{context.call.request.root_path}{page}")
     raise StaleSignIn(url)
 
@@ -78,13 +79,13 @@ def _is_stale(context: Context) -> bool:
 
 
 async def disables(context: Context) -> bool:
-    """Tell that to disable an organization always reaches far."""
+    """Return True: disabling an organization always needs a recent sign-in."""
     await context.organization()
     return True
 
 
 def grants_admin(context: Context, scopes: Iterable[str]) -> bool:
-    """Tell whether ``admin`` is handed on.
+    """Return whether ``admin`` is granted.
 
     Args:
         context: The call.
@@ -98,12 +99,12 @@ def grants_admin(context: Context, scopes: Iterable[str]) -> bool:
 
 
 async def rotates_admin(context: Context) -> bool:
-    """Tell whether the key of the path, which would get a new token, has ``admin``."""
+    """Return whether the key of the path, which would get a new token, has ``admin``."""
     return grants_admin(context, (await context.key()).scopes)
 
 
 async def claims_admin(context: Context, request: KeyRequest) -> bool:
-    """Tell whether the key of a request has ``admin``.
+    """Return whether the key of a request has ``admin``.
 
     Args:
         context: The call.
@@ -112,5 +113,5 @@ async def claims_admin(context: Context, request: KeyRequest) -> bool:
     scopes = {*(request.granted or request.asked).scopes}
     if request.key is not None:
         with suppress(NotFoundError):
-            scopes |= (await settled(context.guard.keys.get(request.key))).scopes
+            scopes |= (await context.management.keys.get(request.key)).scopes
     return grants_admin(context, scopes)

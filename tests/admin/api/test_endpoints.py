@@ -10,6 +10,7 @@ import pytest
 
 from keyguard import Limit, Rule, StoreUnavailableError
 from keyguard.runtime.events import AccessRefused
+from keyguard.runtime.sync import run_sync
 from tests.admin.api.office import Office
 from tests.test_secrecy import frames_of_keyguard, shows
 
@@ -215,9 +216,8 @@ def test_a_call_that_is_under_way_is_not_done_twice(office: Office) -> None:
     digest = repeats._digest("person:ada", "POST", path, "a")
     asked = repeats._digest('{"name": "a"}')
     end = office.clock.now + repeats.KEPT
-    office.guard.temporary.replace(
-        repeats.Temporary("idempotency", digest, f'["{asked}", null]', end)
-    )
+    under_way = repeats.Temporary("idempotency", digest, f'["{asked}", null]', end)
+    run_sync(office.guard.management.temporary.replace(under_way))
 
     answer = office.both("POST", path, {"name": "a"}, **call)
 
@@ -229,7 +229,7 @@ def test_a_call_that_is_under_way_is_not_done_twice(office: Office) -> None:
 def test_a_key_is_shown_though_its_note_fails_and_no_second_one_is_made(
     office: Office, monkeypatch: pytest.MonkeyPatch, front: str, late: bool
 ) -> None:
-    def fail(*_: object) -> None:
+    async def fail(*_: object) -> None:
         raise StoreUnavailableError("gone")
 
     path = "/organizations/acme/keys"
@@ -240,7 +240,7 @@ def test_a_key_is_shown_though_its_note_fails_and_no_second_one_is_made(
         "headers": {"idempotency-key": "a"},
     }
     for guard in (office.guard, office.async_guard):
-        monkeypatch.setattr(guard.temporary, "replace", fail)
+        monkeypatch.setattr(guard.management.temporary, "replace", fail)
 
     first = office.call("POST", path, **call)
     office.clock.advance(timedelta(hours=23 if late else 0))
@@ -267,7 +267,7 @@ def test_a_call_that_was_cancelled_after_its_commit_makes_no_second_key(
         "headers": {"idempotency-key": "a"},
     }
     with monkeypatch.context() as patch:
-        patch.setattr(office.async_guard.temporary, "replace", stop)
+        patch.setattr(office.async_guard.management.temporary, "replace", stop)
         with pytest.raises(asyncio.CancelledError):
             office.call("POST", path, **call)
     office.clock.advance(timedelta(minutes=2))
@@ -279,10 +279,10 @@ def test_a_call_that_was_cancelled_after_its_commit_makes_no_second_key(
 def test_a_refusal_is_told_though_its_note_stays(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
+    async def fail(*_: object) -> None:
         raise StoreUnavailableError("gone")
 
-    monkeypatch.setattr(office.guard.temporary, "drop", fail)
+    monkeypatch.setattr(office.guard.management.temporary, "drop", fail)
     body = {"name": "a", "expires_in": DAY, "expires_at": "2030-01-01T00:00:00Z"}
     headers = {"idempotency-key": "a"}
     path = "/organizations/acme/keys"

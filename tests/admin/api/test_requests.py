@@ -250,7 +250,7 @@ def test_a_call_without_a_fitting_ticket_leaves_no_note(
         raise AssertionError
 
     for guard in (desk.office.guard, desk.office.async_guard):
-        monkeypatch.setattr(guard.temporary, "put", fail)
+        monkeypatch.setattr(guard.management.temporary, "put", fail)
     headers = {"idempotency-key": "a"}
     for path in ("/requests/nonsense", f"/requests/req_{'A' * 16}", desk.path):
         for ticket in (_forged(desk.ticket), "kgc_x"):
@@ -299,14 +299,13 @@ def test_a_decision_is_on_the_version_of_if_match_even_if_it_changes_meanwhile(
     asked = requests.create(
         organization="acme", name="x", scopes=["inference:read"], actor="dev"
     ).request
-    decide = getattr(requests, verb)
+    decide = getattr(office.guard.management.requests, verb)
 
-    def late(*arguments: Any, **options: Any) -> Any:
-        other(asked.id, actor="abe")
-        return decide(*arguments, **options)
+    async def late(*arguments: Any, **options: Any) -> Any:
+        requests.approve(asked.id, actor="abe")
+        return await decide(*arguments, **options)
 
-    other = requests.approve
-    monkeypatch.setattr(requests, verb, late)
+    monkeypatch.setattr(office.guard.management.requests, verb, late)
     path, who = f"/requests/{asked.id}/{verb}", {"person": "administrator"}
 
     assert office.call("POST", path, {}, headers={"if-match": '"1"'}, **who).status == 412

@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 
 from keyguard import IssuedKey, Person
 from keyguard.admin import Console
-from keyguard.admin.csrf import _signer
+from keyguard.admin.console.form_tokens import _signer
 from keyguard.admin.exchange import Call
 from tests.admin.api.calls import Caller, Got, Sent, call_asgi, call_wsgi
 from tests.admin.api.office import PEOPLE, identify

@@ -28,6 +28,7 @@ def _key(number: int, name: str, state: str = "active", **fields: Any) -> Simple
             "created_at": NOW - 90 * DAY,
             "not_before": None,
             "ends_at": NOW + 12 * DAY,
+            "stops_at": NOW + 12 * DAY,
             "last_used_at": NOW - timedelta(minutes=4),
             "last_used_address": "203.0.113.7",
             "allowed_networks": ("203.0.113.0/24",),
@@ -138,9 +139,9 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
     keys = [
         _key(1, text),
         _key(
-            2, "Dashboard of the sales team", "rotated", ends_at=NOW - DAY, successor=f"k{1:015d}"
+            2, "Dashboard of the sales team", "rotated", stops_at=NOW - DAY, successor=f"k{1:015d}"
         ),
-        _key(3, "Reporting", "not yet valid", last_used_at=None, ends_at=None, owner=None),
+        _key(3, "Reporting", "not yet valid", last_used_at=None, stops_at=None, owner=None),
         _key(4, "Old exporter", "revoked", scopes={"admin"}),
         _key(5, "Trial", "expired", owner=text if kind == "hostile" else "linus"),
     ]
@@ -320,6 +321,7 @@ def samples(kind: str) -> dict[str, tuple[str, dict[str, Any]]]:
                     )
                     if full
                     else None,
+                    problem="" if full else "A path begins with a slash.",
                 ),
                 "entries": entries if full else [],
                 "next": None,

@@ -40,7 +40,7 @@ def test_a_session_that_is_too_old_is_led_to_a_page_that_there_is(
 
     text = text_of(browser.send(DISABLE, DISABLE, {}))
 
-    assert "This takes a sign-in of the last ten minutes. Sign in again" in text
+    assert "This needs a sign-in within the last ten minutes. Sign in again" in text
     assert (f'href="{link}' in text) if link else ("Go to the start" in text)
 
 

@@ -113,12 +113,12 @@ def test_the_table_says_of_each_endpoint_that_changes_something_whether_it_may_r
     far = {
         f"{endpoint.method} {endpoint.path}"
         for endpoint in (*PAGES, *BY_KEY, *ENDPOINTS)
-        if endpoint.step_up is not None
+        if endpoint.reaches_far is not None
     }
     near = {
         f"{endpoint.method} {endpoint.path}"
         for endpoint in (*PAGES, *BY_KEY, *ENDPOINTS)
-        if endpoint.step_up is None and endpoint.method != "GET"
+        if endpoint.reaches_far is None and endpoint.method != "GET"
     }
 
     assert far == REACH_FAR
@@ -129,9 +129,9 @@ def test_the_table_says_of_each_endpoint_that_changes_something_whether_it_may_r
         *("revoke", "bulk", "stored", "deny", "rescind", "withdraw"),
     }
     for endpoint in PAGES:
-        if endpoint.step_up is not None:
+        if endpoint.reaches_far is not None:
             forms = {page.path for page in PAGES if page.method == "GET"}
-            assert endpoint.step_up.form in forms
+            assert endpoint.page in forms
 
 
 @pytest.mark.parametrize("what", NEAR)

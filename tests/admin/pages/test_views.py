@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from html import unescape
 
 import pytest
@@ -189,6 +189,21 @@ def test_a_key_is_edited_rotated_and_revoked() -> None:
     assert rooms.guard.keys.get(key.id).revoked_note == "x"
 
 
+def test_the_end_of_a_revoked_key_is_its_revocation() -> None:
+    rooms = Rooms()
+    key = rooms.guard.keys.issue(organization="acme", name="x", expires_in=timedelta(days=90)).key
+    rooms.clock.advance(timedelta(days=3))
+    revoked_at = rooms.guard.keys.revoke(key.id).revoked_at
+    listed = text_of(rooms.get("/organizations/acme/keys", "administrator"))
+    shown = text_of(rooms.get(f"/keys/{key.id}", "administrator"))
+    for end in (
+        re.search(r'<td data-l="Ends">\s*<time datetime="(\S+)"', listed),
+        re.search(r'<dt>Ends</dt><dd>\s*<time datetime="(\S+)"', shown),
+    ):
+        assert end is not None
+        assert revoked_at == datetime.fromisoformat(end[1])
+
+
 def test_several_keys_are_revoked_after_a_question() -> None:
     rooms = Rooms()
     keys = [rooms.guard.keys.issue(organization="acme", name=f"Key {n}").key.id for n in range(3)]
@@ -220,6 +235,10 @@ def test_an_organization_is_edited_disabled_and_enabled() -> None:
     for verb, disabled in (("disable", True), ("enable", False)):
         assert rooms.post(f"/organizations/acme/{verb}", "operator").status == 303
         assert (rooms.guard.organizations.get("acme").disabled_at is not None) is disabled
+        for page in ("/organizations", "/organizations/acme/settings"):
+            shown = text_of(rooms.get(page, "operator"))
+            chip = 'bad">Disabled' if disabled else 'good">Enabled'
+            assert f'<span class="chip {chip}</span>' in shown
 
 
 def test_the_list_of_keys_is_filtered_by_the_query(rooms: Rooms) -> None:
@@ -305,13 +324,21 @@ def test_a_key_is_asked_for_approved_with_less_and_claimed_once() -> None:
     assert 'id="token"' in text_of(claimed)
     reloaded = rooms.post(f"{path}/claim", "developer", fields)
     assert reloaded.status == 410
-    assert "press Make it anew on the request" in text_of(reloaded)
+    assert "press Make a new key on the request" in text_of(reloaded)
     again = rooms.post(f"{path}/claim", "developer")
     assert 'id="token"' not in text_of(again)
     (key,) = rooms.guard.keys.list(organization="acme", owner="dev")
     assert (key.name, sorted(key.scopes)) == ("Crawler", ["inference:read"])
     fields = fields_of(rooms.get(f"{path}/reclaim", "developer"))
     assert 'id="token"' in text_of(rooms.post(f"{path}/reclaim", "developer", fields))
+
+
+@pytest.mark.parametrize(("longest", "chosen"), [(None, "90"), (timedelta(days=40), "30")])
+def test_no_end_is_not_chosen_for_an_approver(longest: timedelta | None, chosen: str) -> None:
+    rooms = Rooms()
+    rooms.guard.organizations.update("acme", max_key_lifetime=longest)
+    page = text_of(rooms.get(f"/requests/{_asked(rooms, 'inference:read')}", "approver"))
+    assert re.findall(r'<option value="(\w*)" selected>', page) == [chosen]
 
 
 def test_everybody_reads_who_has_approved_a_request_that_takes_several() -> None:
@@ -350,7 +377,7 @@ def test_requests_for_keys_are_called_key_requests(rooms: Rooms) -> None:
     text = text_of(rooms.get(path, "approver"))
     assert f'<a href="/keys{path}" aria-current="page">Key requests</a>' in text
     assert "<h1>Key requests</h1>" in text
-    assert "<h2>Key requests that wait</h2>" in text_of(rooms.get(_ACME, "approver"))
+    assert "<h2>Key requests to decide</h2>" in text_of(rooms.get(_ACME, "approver"))
 
 
 def test_the_form_of_a_request_says_who_reads_it(rooms: Rooms) -> None:
@@ -507,6 +534,7 @@ def test_a_link_signs_in_once() -> None:
     again = browser.send(f"/sign-in/{code}", f"/sign-in/{code}", {})
     assert again.status == 404
     assert "This link was used" in text_of(again)
+    assert "<h1>This link no longer works</h1>" in text_of(again)
 
 
 def test_a_request_with_a_key_is_tried_without_its_token() -> None:
@@ -516,7 +544,24 @@ def test_a_request_with_a_key_is_tried_without_its_token() -> None:
     refused = text_of(rooms.get(f"{path}?method=POST&path=/write", "administrator"))
     assert "Refused: scope missing" in refused
     assert "This takes: inference:write." in refused
-    assert "Let in" in text_of(rooms.get(f"{path}?method=GET&path=/read", "administrator"))
+    assert "Let in" not in refused
+    let_in = text_of(rooms.get(f"{path}?method=GET&path=/read", "administrator"))
+    assert "Let in by the rules" in let_in
+    assert "What decorators in the application ask for is not known here" in let_in
+
+
+def test_a_path_without_a_slash_is_not_tried(rooms: Rooms) -> None:
+    path = f"/keys/{rooms.issued.key.id}?method=GET&path=v1/models"
+    text = text_of(rooms.get(path, "administrator"))
+    assert "A path begins with a slash, such as /v1/models." in text
+    assert "Let in" not in text
+
+
+def test_the_pages_of_limits_promise_no_limits_that_there_are_not(rooms: Rooms) -> None:
+    for page in (f"/keys/{rooms.issued.key.id}", "/organizations/acme/limits"):
+        text = text_of(rooms.get(page, "administrator"))
+        assert "No limits of the key, its organization or the service. Routes may have" in text
+        assert "The limits of the service apply" not in text
 
 
 def test_a_whole_id_leads_to_its_key(rooms: Rooms) -> None:

@@ -6,14 +6,25 @@ from keyguard.admin.api import (
     audit,
     bulk,
     check,
-    document,
     keys,
     me,
     organizations,
     requests,
     usage,
 )
-from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.api.document import document
+from keyguard.admin.context import Context, Endpoint
+from keyguard.admin.endpoints import Table
+from keyguard.admin.exchange import Answer, json_answer
+
+_DOCUMENT = Table()
+
+
+@_DOCUMENT.add("GET", "/openapi.json", answers={200: "Document"})
+async def show_document(context: Context) -> Answer:
+    """Return this API as an OpenAPI document."""
+    return json_answer(200, document(ENDPOINTS, context.base))
+
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *me.ENDPOINTS,
@@ -24,5 +35,5 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *usage.ENDPOINTS,
     *check.ENDPOINTS,
     *requests.ENDPOINTS,
-    *document.ENDPOINTS,
+    *_DOCUMENT,
 )

@@ -7,9 +7,9 @@ from typing import Any
 
 from keyguard.admin.api.forms import AFTER, LIMIT
 from keyguard.admin.api.shown import next_link, page_answer
-from keyguard.admin.context import Context
-from keyguard.admin.endpoints import JSON, Table
-from keyguard.admin.exchange import Answer, answer, settled
+from keyguard.admin.context import JSON, Context
+from keyguard.admin.endpoints import Table
+from keyguard.admin.exchange import Answer, answer
 from keyguard.admin.members import Form, text
 from keyguard.admin.rights import Right
 from keyguard.core.management.json_forms import entry_json
@@ -50,7 +50,7 @@ async def list_audit_of_key(context: Context) -> Answer:
 
 
 async def _page(context: Context, **about: Any) -> Answer:
-    page = await settled(context.guard.audit.list(**about, **context.query.given()))
+    page = await context.management.audit.list(**about, **context.query.given())
     if context.media_type != NDJSON:
         return page_answer(page, entry_json)
     lines = "".join(f"{json.dumps(entry_json(entry))}\n" for entry in page)

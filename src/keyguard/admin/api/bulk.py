@@ -5,10 +5,10 @@ from __future__ import annotations
 from keyguard.admin.api.forms import DRY_RUN, NOTE, OWNER, REASON
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import Table
-from keyguard.admin.exchange import Answer, Problem, json_answer, settled
+from keyguard.admin.exchange import Answer, Problem, json_answer
 from keyguard.admin.members import Form, span, text, texts
 from keyguard.admin.rights import Right
-from keyguard.core.keys.records import Key, Organization, RevocationReason
+from keyguard.core.keys.records import Organization, RevocationReason
 from keyguard.core.management.json_forms import JsonObject
 from keyguard.exceptions import CorruptDataError, NotFoundError, RefusedError
 
@@ -32,7 +32,7 @@ ENDPOINTS = Table()
     answers={200: "Results"},
 )
 async def change_many(context: Context) -> Answer:
-    """Revoke many keys, each for itself; `dry_run` only tells which."""
+    """Revoke many keys, one by one; `dry_run` only reports which."""
     form, organization = context.form, await context.organization()
     is_filtered = any(member in form for member in _FILTERS)
     if is_filtered == (IDS in form):
@@ -47,14 +47,12 @@ async def change_many(context: Context) -> Answer:
 
 async def _filtered(context: Context, organization: Organization) -> list[str]:
     form = context.form
-    page = await settled(
-        context.guard.keys.list(
-            organization=organization.id,
-            owner=form.get(OWNER, None),
-            unused_for=form.get(UNUSED_FOR, None),
-            expiring_within=form.get(EXPIRING_WITHIN, None),
-            limit=MOST,
-        )
+    page = await context.management.keys.list(
+        organization=organization.id,
+        owner=form.get(OWNER, None),
+        unused_for=form.get(UNUSED_FOR, None),
+        expiring_within=form.get(EXPIRING_WITHIN, None),
+        limit=MOST,
     )
     if page.next is not None:
         raise Problem(422, f"The filter finds more than {MOST} keys; narrow it.")
@@ -63,19 +61,17 @@ async def _filtered(context: Context, organization: Organization) -> list[str]:
 
 async def _revoke(context: Context, organization: Organization, key_id: str) -> JsonObject:
     """Revoke one of many keys, and return what became of it."""
-    form, guard = context.form, context.guard
+    form = context.form
     try:
-        key: Key = await settled(guard.keys.get(key_id, organization=organization.id))
+        key = await context.management.keys.get(key_id, organization=organization.id)
         if key.revoked_at is not None:
             return {"id": key_id, "result": "unchanged"}
         if not form.get(DRY_RUN, False):
-            await settled(
-                guard.keys.revoke(
-                    key_id,
-                    reason=form.get(REASON, RevocationReason.UNSPECIFIED),
-                    note=form.get(NOTE, None),
-                    actor=context.caller,
-                )
+            await context.management.keys.revoke(
+                key_id,
+                reason=form.get(REASON, RevocationReason.UNSPECIFIED),
+                note=form.get(NOTE, None),
+                actor=context.caller,
             )
     except (NotFoundError, CorruptDataError):
         return {"id": key_id, "result": "unknown"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import Table
-from keyguard.admin.exchange import Answer, json_answer, settled
+from keyguard.admin.exchange import Answer, json_answer
 from keyguard.admin.members import Form, flag, text
 from keyguard.admin.rights import Right, rights_of
 from keyguard.core.management.json_forms import fields_json
@@ -12,8 +12,8 @@ from keyguard.core.management.json_forms import fields_json
 TOKEN = text("token", "The whole token", longest=4096)
 METHOD = text("method", "The method of the request", longest=20)
 PATH = text("path", "The path of the request, without its query", longest=2000)
-ADDRESS = text("address", "The address of the client; without it, networks are left out")
-SECURE = flag("secure", "Whether the request comes over HTTPS; by default it does")
+ADDRESS = text("address", "The address of the client; without it, networks are not checked")
+SECURE = flag("secure", "Whether the request comes over HTTPS; true by default")
 
 ENDPOINTS = Table()
 
@@ -26,17 +26,15 @@ ENDPOINTS = Table()
     answers={200: "TokenCheck"},
 )
 async def check_token(context: Context) -> Answer:
-    """Tell what would become of a request with a token, and charge nothing."""
+    """Tell how a request with a token would be decided, and charge nothing."""
     form, guard = context.form, context.guard
     rule = guard.settings.rule_book().find(form.need(PATH), form.need(METHOD))
-    check = await settled(
-        guard.keys.check_token(
-            form.need(TOKEN),
-            rule,
-            address=form.get(ADDRESS, None),
-            secure=form.get(SECURE, True),
-            within=lambda owner: Right.CHECK in rights_of(context.caller, owner),
-        )
+    check = await context.management.keys.check_token(
+        form.need(TOKEN),
+        rule,
+        address=form.get(ADDRESS, None),
+        secure=form.get(SECURE, True),
+        within=lambda owner: Right.CHECK in rights_of(context.caller, owner),
     )
     return json_answer(
         200,

@@ -8,24 +8,12 @@ from http import HTTPStatus
 from importlib.metadata import version
 
 from keyguard.admin.api.schemas import SCHEMAS, ref
-from keyguard.admin.context import Context
-from keyguard.admin.endpoints import JSON, Endpoint, Table
-from keyguard.admin.exchange import Answer, json_answer
+from keyguard.admin.context import JSON, Endpoint
 from keyguard.admin.members import NO_MEMBERS, Json, Schema
 from keyguard.admin.rights import scope_for
 
 _ALWAYS = (400, 401, 403, 406, 421, 429, 503)
 """The statuses that any call can get."""
-
-ENDPOINTS = Table()
-
-
-@ENDPOINTS.add("GET", "/openapi.json", answers={200: "Document"})
-async def show_document(context: Context) -> Answer:
-    """Return this API as an OpenAPI document."""
-    from keyguard.admin.api import ENDPOINTS  # which has this endpoint as well
-
-    return json_answer(200, document(ENDPOINTS, context.base))
 
 
 def document(endpoints: Iterable[Endpoint], base: str = "") -> Schema:
@@ -73,9 +61,16 @@ def _operation(endpoint: Endpoint) -> Schema:
             }
         )
     if endpoint.matches or 412 in endpoint.answers:
-        parameters.append(_field("If-Match", "The ETag that was read", needed=endpoint.matches))
+        parameters.append(
+            _field("If-Match", "The ETag of the record, as it was read", needed=endpoint.matches)
+        )
     if endpoint.repeats:
-        parameters.append(_field("Idempotency-Key", "A name by which a repetition is recognized"))
+        parameters.append(
+            _field(
+                "Idempotency-Key",
+                "A name for this call; repeated under it, the call is not made twice",
+            )
+        )
     found: Schema = {
         "operationId": endpoint.handler.__name__,
         "summary": endpoint.summary,
@@ -85,8 +80,8 @@ def _operation(endpoint: Endpoint) -> Schema:
     }
     if endpoint.right is not None:
         scope = scope_for(endpoint.right)
-        found["description"] = f"It takes the right to {endpoint.right.value}" + (
-            f", as the scope `{scope}` gives it." if scope else ", which no key has."
+        found["description"] = f"This needs the right to {endpoint.right.value}" + (
+            f", which the scope `{scope}` gives." if scope else ", which no key has."
         )
     if endpoint.anyone:
         found["security"] = [{}, {"key": []}, {"session": []}]

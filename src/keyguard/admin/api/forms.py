@@ -22,7 +22,7 @@ from keyguard.core.limits.limit import Limit, Strategy
 from keyguard.core.values import in_utc
 from keyguard.exceptions import InvalidValueError
 
-AFTER = text("after", "The `next` of the page before")
+AFTER = text("after", "The `next` of the previous page")
 LIMIT = number("limit", "How many items at most", 1, 1000)
 NAME = text("name", "Its name for people", minLength=1)
 SCOPES = texts("scopes", "What it may do, such as `inference:read`")
@@ -30,7 +30,7 @@ NOT_BEFORE = time("not_before", "When it begins to work")
 EXPIRES_AT = time("expires_at", "When it stops working")
 EXPIRES_IN = span("expires_in", "How long it works")
 NETWORKS = texts("allowed_networks", "The networks that it works from; empty for all")
-OWNER = text("owner", "Who holds it, as the host application names people")
+OWNER = text("owner", "The person who holds it: an id of the host application")
 ORGANIZATION = text("organization", "The id or slug of the organization", longest=63)
 REASON = Member(
     "reason",
@@ -42,7 +42,7 @@ REASON = Member(
     lambda value: RevocationReason.of(str(value)),
 )
 NOTE = text("note", "Why, in your own words")
-DRY_RUN = flag("dry_run", "Whether to tell only what would be done")
+DRY_RUN = flag("dry_run", "Whether only to report what would be done")
 
 LIMIT_SCHEMA: Schema = {
     "type": "object",
@@ -79,7 +79,7 @@ LIMITS = Member(
         "type": "array",
         "items": LIMIT_SCHEMA,
         "maxItems": 6,
-        "description": "Its limits, which replace all that it had",
+        "description": "Its limits; they replace all former ones",
     },
     _limits,
 )

@@ -25,8 +25,8 @@ from keyguard.admin.api.forms import (
 from keyguard.admin.api.repeats import name_of, once
 from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context, unknown
-from keyguard.admin.endpoints import StepUp, Table
-from keyguard.admin.exchange import Answer, Problem, json_answer, settled
+from keyguard.admin.endpoints import Table
+from keyguard.admin.exchange import Answer, Problem, json_answer
 from keyguard.admin.members import Form, span, text
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import grants_admin, rotates_admin
@@ -41,10 +41,10 @@ from keyguard.core.management.json_forms import (
 )
 from keyguard.core.tokens.secret import Secret
 
-SEARCH = text("search", "What the name begins with, or the id, from 4 characters on")
+SEARCH = text("search", "The beginning of the name, or at least the first 4 characters of the id")
 EXPIRING_WITHIN = span("expiring_within", "Only keys that end within that time")
 UNUSED_FOR = span("unused_for", "Only keys that nobody has used for that time")
-GRACE = span("grace", "How long it goes on working beside its successor")
+GRACE = span("grace", "How long the old token works beside the new one")
 
 _ENDING = Form(optional=(REASON, NOTE))
 ENDPOINTS = Table()
@@ -66,8 +66,8 @@ async def list_keys(context: Context) -> Answer:
         if owner not in (None, context.person.id):
             raise unknown()
         owner = context.person.id
-    listed = context.guard.keys.list(**query.given(organization=organization.id, owner=owner))
-    page = await settled(listed)
+    listed = context.management.keys.list(**query.given(organization=organization.id, owner=owner))
+    page = await listed
     now = context.now
     return page_answer(page, lambda key: key_json(key, now))
 
@@ -81,7 +81,7 @@ async def _issues_admin(context: Context) -> bool:
     "POST",
     "/organizations/{organization}/keys",
     Right.WRITE_KEYS,
-    step_up=StepUp(reaches_far=_issues_admin),
+    reaches_far=_issues_admin,
     form=Form(
         required=(NAME,),
         optional=(
@@ -99,11 +99,9 @@ async def issue_key(context: Context) -> Answer:
         raise Problem(422, "The body names another organization than the path.")
 
     async def issue() -> tuple[str, Answer]:
-        issued = await settled(
-            context.guard.keys.issue(
-                **form.given(organization=organization.id),
-                actor=context.caller,
-            )
+        issued = await context.management.keys.issue(
+            **form.given(organization=organization.id),
+            actor=context.caller,
         )
         return issued.key.id, new_key_answer(context, issued.key, issued.token)
 
@@ -125,7 +123,7 @@ async def _changes_admin(context: Context) -> bool:
     "PATCH",
     "/keys/{key}",
     Right.WRITE_KEYS,
-    step_up=StepUp(reaches_far=_changes_admin),
+    reaches_far=_changes_admin,
     form=Form(
         optional=(
             *(NAME, SCOPES, NOT_BEFORE_OR_NONE, EXPIRES_AT_OR_NONE, METADATA),
@@ -138,13 +136,11 @@ async def _changes_admin(context: Context) -> bool:
 async def change_key(context: Context) -> Answer:
     """Change a key; what is not given stays."""
     key = await context.key()
-    after = await settled(
-        context.guard.keys.update(
-            key.id,
-            **context.form.given(),
-            version=context.matched(key),
-            actor=context.caller,
-        )
+    after = await context.management.keys.update(
+        key.id,
+        **context.form.given(),
+        version=context.matched(key),
+        actor=context.caller,
     )
     return record_answer(200, after.version, key_json(after, context.now))
 
@@ -154,7 +150,7 @@ async def change_key(context: Context) -> Answer:
     "/keys/{key}/rotate",
     Right.WRITE_KEYS,
     own=True,
-    step_up=StepUp(reaches_far=rotates_admin),
+    reaches_far=rotates_admin,
     form=Form(optional=(GRACE, EXPIRES_IN_OR_NONE)),
     repeats=True,
     answers={201: "NewKey", 409: "Problem"},
@@ -162,13 +158,11 @@ async def change_key(context: Context) -> Answer:
 async def rotate_key(context: Context) -> Answer:
     """Give a key a successor; its token is shown once."""
     key = await context.key()
-    rotated = await settled(
-        context.guard.keys.rotate(
-            key.id,
-            **context.form.given(),
-            idempotency_key=name_of(context),
-            actor=context.caller,
-        )
+    rotated = await context.management.keys.rotate(
+        key.id,
+        **context.form.given(),
+        idempotency_key=name_of(context),
+        actor=context.caller,
     )
     return new_key_answer(context, rotated.key, rotated.token, rotated.predecessor)
 
@@ -184,12 +178,10 @@ async def rotate_key(context: Context) -> Answer:
 async def revoke_key(context: Context) -> Answer:
     """Revoke a key for good."""
     key = await context.key()
-    after: Key | DamagedKey = await settled(
-        context.guard.keys.revoke(
-            key.id,
-            **context.form.given(),
-            actor=context.caller,
-        )
+    after: Key | DamagedKey = await context.management.keys.revoke(
+        key.id,
+        **context.form.given(),
+        actor=context.caller,
     )
     return json_answer(200, revoked_json(after, context.now))
 
@@ -205,12 +197,10 @@ async def revoke_key(context: Context) -> Answer:
 async def revoke_family(context: Context) -> Answer:
     """Revoke all keys that descend from one another by rotation."""
     family = await _family(context)
-    after = await settled(
-        context.guard.keys.revoke_family(
-            family,
-            **context.form.given(),
-            actor=context.caller,
-        )
+    after = await context.management.keys.revoke_family(
+        family,
+        **context.form.given(),
+        actor=context.caller,
     )
     now = context.now
     return json_answer(200, {"items": [revoked_json(key, now) for key in after]})
@@ -220,7 +210,7 @@ async def revoke_family(context: Context) -> Answer:
 async def show_limits(context: Context) -> Answer:
     """Tell how the limits of a key stand, and charge nothing."""
     key = await context.key()
-    statuses = await settled(context.guard.keys.limits(key.id))
+    statuses = await context.management.keys.limits(key.id)
     return json_answer(200, {"items": [limit_status_json(status) for status in statuses]})
 
 
@@ -239,7 +229,7 @@ def new_key_answer(
 
 async def known_key_answer(context: Context, key_id: str) -> Answer:
     """Return the answer to a repetition: the key that was made, without its token."""
-    return new_key_answer(context, await settled(context.guard.keys.get(key_id)), None)
+    return new_key_answer(context, await context.management.keys.get(key_id), None)
 
 
 async def _family(context: Context) -> str:
@@ -250,6 +240,6 @@ async def _family(context: Context) -> str:
         Problem: The caller may not do this.
     """
     family = context.parameters["family"]
-    page = await settled(context.guard.keys.list(family=family, limit=1000))
+    page = await context.management.keys.list(family=family, limit=1000)
     await context.allowed(page.items)
     return family

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keyguard.admin.context import Context
 from keyguard.admin.endpoints import Table
-from keyguard.admin.exchange import Answer, json_answer, settled
+from keyguard.admin.exchange import Answer, json_answer
 from keyguard.admin.rights import rights_anywhere
 from keyguard.core.management.json_forms import limit_status_json
 
@@ -13,7 +13,7 @@ ENDPOINTS = Table()
 
 @ENDPOINTS.add("GET", "/me", answers={200: "Caller"})
 async def show_caller(context: Context) -> Answer:
-    """Tell who calls, and what it may do."""
+    """Tell who the caller is, and what it may do."""
     rights = sorted(right.value for right in rights_anywhere(context.caller))
     person, principal = context.person, context.principal
     content: dict[str, object] = {"kind": "person" if principal is None else "key", "may": rights}
@@ -25,7 +25,7 @@ async def show_caller(context: Context) -> Answer:
             "roles": dict(person.roles),
         }
     if principal is not None:
-        statuses = await settled(context.guard.keys.limits(principal.key_id))
+        statuses = await context.management.keys.limits(principal.key_id)
         content |= {
             "id": principal.key_id,
             "organization": principal.organization,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from keyguard.admin.api.forms import AFTER, LIMIT, LIMITS, METADATA, NAME, SCOPES
 from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import StepUp, Table
-from keyguard.admin.exchange import Answer, Problem, settled
+from keyguard.admin.endpoints import Table
+from keyguard.admin.exchange import Answer, Problem
 from keyguard.admin.members import Form, nullable, number, span, text
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import disables
@@ -17,8 +17,8 @@ SLUG = text("slug", "Its unique short name: lower-case letters, digits and inner
 CEILING = nullable(SCOPES)
 LIFETIME = nullable(span("max_key_lifetime", "How long its keys may work"))
 MOST_KEYS = nullable(number("max_keys", "How many keys it may have at a time", 1, 10**9))
-PLAN = nullable(text("plan", "The name of its plan, which gives other rates to limits", longest=64))
-TIME_ZONE = text("time_zone", "The IANA name of the zone whose days its usage is kept in")
+PLAN = nullable(text("plan", "The name of its plan, which changes the rates of limits", longest=64))
+TIME_ZONE = text("time_zone", "The IANA name of a time zone; usage is kept by its days")
 
 _CHANGES = (NAME, LIMITS, CEILING, LIFETIME, MOST_KEYS, TIME_ZONE, PLAN, METADATA)
 ENDPOINTS = Table()
@@ -33,8 +33,8 @@ ENDPOINTS = Table()
 )
 async def list_organizations(context: Context) -> Answer:
     """List organizations, oldest first."""
-    organizations = context.guard.organizations.list(**context.query.given())
-    return page_answer(await settled(organizations), organization_json)
+    organizations = context.management.organizations.list(**context.query.given())
+    return page_answer(await organizations, organization_json)
 
 
 @ENDPOINTS.add(
@@ -46,8 +46,8 @@ async def list_organizations(context: Context) -> Answer:
 )
 async def create_organization(context: Context) -> Answer:
     """Create an organization."""
-    made = await settled(
-        context.guard.organizations.create(**context.form.given(), actor=context.caller)
+    made = await context.management.organizations.create(
+        **context.form.given(), actor=context.caller
     )
     location = ("Location", context.url(f"/organizations/{made.id}"))
     return record_answer(201, made.version, organization_json(made), location)
@@ -71,7 +71,7 @@ async def _changes_bounds(context: Context) -> bool:
     "PATCH",
     "/organizations/{organization}",
     Right.CHANGE_ORGANIZATION,
-    step_up=StepUp(reaches_far=_changes_bounds),
+    reaches_far=_changes_bounds,
     form=Form(optional=_CHANGES),
     matches=True,
     answers={200: "Organization", 409: "Problem"},
@@ -80,13 +80,11 @@ async def change_organization(context: Context) -> Answer:
     """Change an organization; what is not given stays."""
     found = await context.organization()
     try:
-        after = await settled(
-            context.guard.organizations.update(
-                found.id,
-                **context.form.given(),
-                version=context.matched(found),
-                actor=context.caller,
-            )
+        after = await context.management.organizations.update(
+            found.id,
+            **context.form.given(),
+            version=context.matched(found),
+            actor=context.caller,
         )
     except ExceededError as exceeded:  # only an operator raises what an organization may have
         raise Problem(403, str(exceeded)) from None
@@ -97,14 +95,14 @@ async def change_organization(context: Context) -> Answer:
     "POST",
     "/organizations/{organization}/disable",
     Right.CHANGE_ORGANIZATION,
-    step_up=StepUp(reaches_far=disables),
+    reaches_far=disables,
     answers={200: "Organization"},
 )
 async def disable_organization(context: Context) -> Answer:
-    """Pause an organization: none of its keys works until it is enabled."""
+    """Disable an organization: none of its keys works until it is enabled again."""
     found = await context.organization()
-    await settled(context.guard.organizations.disable(found.id, actor=context.caller))
-    after = await settled(context.guard.organizations.get(found.id))
+    await context.management.organizations.disable(found.id, actor=context.caller)
+    after = await context.management.organizations.get(found.id)
     return record_answer(200, after.version, organization_json(after))
 
 
@@ -115,7 +113,7 @@ async def disable_organization(context: Context) -> Answer:
     answers={200: "Organization"},
 )
 async def enable_organization(context: Context) -> Answer:
-    """End an organization's pause."""
+    """Enable an organization that was disabled."""
     found = await context.organization()
-    after = await settled(context.guard.organizations.enable(found.id, actor=context.caller))
+    after = await context.management.organizations.enable(found.id, actor=context.caller)
     return record_answer(200, after.version, organization_json(after))

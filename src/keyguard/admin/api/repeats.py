@@ -9,7 +9,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 from keyguard.admin.context import Context
-from keyguard.admin.exchange import Answer, Problem, settled
+from keyguard.admin.exchange import Answer, Problem
 from keyguard.core.access.decisions import AccessDenied
 from keyguard.core.keys.audit import actor_name
 from keyguard.core.keys.temporary import Temporary
@@ -22,8 +22,9 @@ UNDER_WAY = timedelta(minutes=1)
 
 _KIND = "idempotency"
 _UNKNOWN = (
-    "The first call is under way, or its answer was lost. If it stays so, look what it has done: "
-    "list the keys, revoke the one whose token you lack, and send another Idempotency-Key."
+    "The first call with this Idempotency-Key is still running, or its answer was lost. If it "
+    "stays so, check what it did: list the keys, revoke the one whose token you lack, and send a "
+    "new Idempotency-Key."
 )
 
 
@@ -50,10 +51,10 @@ async def once(
         return (await do())[1]
     digest = _digest(*_who(context, name))
     asked = _digest(context.body.decode())
-    values, now = context.guard.temporary, context.now
+    values, now = context.management.temporary, context.now
     begun = Temporary(_KIND, digest, json.dumps([asked, None]), now + KEPT)
-    if not await settled(values.put(begun)):
-        known = await settled(values.find(_KIND, digest))
+    if not await values.put(begun):
+        known = await values.find(_KIND, digest)
         before, made = json.loads(known.value) if known else (asked, None)
         if before != asked:
             raise Problem(422, "This Idempotency-Key was sent with another body.")
@@ -65,11 +66,11 @@ async def once(
         made, answer = await do()
     except (AccessDenied, InvalidValueError, NotFoundError, Problem, RefusedError):
         with suppress(StoreError):  # nothing was made
-            await settled(values.drop(_KIND, digest))
+            await values.drop(_KIND, digest)
         raise
     done = Temporary(_KIND, digest, json.dumps([asked, made]), now + KEPT)
     with suppress(StoreError):  # the token is in this answer alone
-        await settled(values.replace(done))
+        await values.replace(done)
     return answer
 
 

@@ -19,8 +19,8 @@ from keyguard.admin.api.keys import known_key_answer, new_key_answer
 from keyguard.admin.api.repeats import once
 from keyguard.admin.api.shown import page_answer, record_answer
 from keyguard.admin.context import Context, unknown
-from keyguard.admin.endpoints import StepUp, Table
-from keyguard.admin.exchange import Answer, Problem, settled
+from keyguard.admin.endpoints import Table
+from keyguard.admin.exchange import Answer, Problem
 from keyguard.admin.members import Form, text
 from keyguard.admin.rights import Right, rights_of
 from keyguard.admin.step_up import claims_admin, grants_admin
@@ -32,7 +32,9 @@ from keyguard.core.tokens.secret import Secret
 from keyguard.exceptions import RefusedError
 
 REASON = text("reason", "Why it is needed", longest=1000)
-TICKET = text("ticket", "What the requester was shown; not needed if the requester calls")
+TICKET = text(
+    "ticket", "The ticket that the requester was given; not needed if the requester makes the call"
+)
 STATUS = text("status", "Only requests that have this status now", enum=[*map(str, RequestStatus)])
 REQUESTER = text("requester", "Only requests of that requester")
 
@@ -59,15 +61,13 @@ async def list_requests(context: Context) -> Answer:
         if requester not in (None, context.party):
             raise unknown()
         requester, asked_by = None, context.caller
-    page = await settled(
-        context.guard.requests.list(
-            organization=organization.id,
-            requester=requester,
-            asked_by=asked_by,
-            statuses=[query.need(STATUS)] if STATUS in query else [],
-            after=query.get(AFTER, None),
-            limit=query.get(LIMIT, 100),
-        )
+    page = await context.management.requests.list(
+        organization=organization.id,
+        requester=requester,
+        asked_by=asked_by,
+        statuses=[query.need(STATUS)] if STATUS in query else [],
+        after=query.get(AFTER, None),
+        limit=query.get(LIMIT, 100),
     )
     now = context.now
     return page_answer(page, lambda request: request_json(request, now))
@@ -83,12 +83,10 @@ async def list_requests(context: Context) -> Answer:
 async def create_request(context: Context) -> Answer:
     """Ask for a key; the ticket is shown once."""
     organization = await context.organization()
-    created = await settled(
-        context.guard.requests.create(
-            organization=organization.id,
-            **context.form.given(),
-            actor=context.caller,
-        )
+    created = await context.management.requests.create(
+        organization=organization.id,
+        **context.form.given(),
+        actor=context.caller,
     )
     request = created.request
     content: JsonObject = {
@@ -109,7 +107,7 @@ async def show_request(context: Context) -> Answer:
 
 
 async def _decided_before(context: Context, request_id: str) -> Answer:
-    return _decided(context, await settled(context.guard.requests.get(request_id)))
+    return _decided(context, await context.management.requests.get(request_id))
 
 
 async def _approves_admin(context: Context) -> bool:
@@ -121,7 +119,7 @@ async def _approves_admin(context: Context) -> bool:
     "POST",
     "/requests/{request}/approve",
     Right.DECIDE,
-    step_up=StepUp(reaches_far=_approves_admin),
+    reaches_far=_approves_admin,
     form=Form(optional=(*_TERMS, EXPIRES_IN_OR_NONE, NOTE)),
     repeats=True,
     answers={**_REQUEST, 202: "KeyRequest", 412: "Problem"},
@@ -132,13 +130,11 @@ async def approve_request(context: Context) -> Answer:
 
     async def approve() -> tuple[str, Answer]:
         version = context.matched(request, needed=False)  # a repetition finds another one
-        after = await settled(
-            context.guard.requests.approve(
-                request.id,
-                **context.form.given(),
-                version=version,
-                actor=context.caller,
-            )
+        after = await context.management.requests.approve(
+            request.id,
+            **context.form.given(),
+            version=version,
+            actor=context.caller,
         )
         return after.id, _decided(context, after)
 
@@ -154,7 +150,7 @@ async def approve_request(context: Context) -> Answer:
 )
 async def deny_request(context: Context) -> Answer:
     """Deny a request."""
-    return await _refused(context, context.guard.requests.deny)
+    return await _refused(context, context.management.requests.deny)
 
 
 @ENDPOINTS.add(
@@ -166,12 +162,10 @@ async def deny_request(context: Context) -> Answer:
 )
 async def rescind_request(context: Context) -> Answer:
     """Take an approval back before the key is claimed."""
-    return await _refused(context, context.guard.requests.rescind)
+    return await _refused(context, context.management.requests.rescind)
 
 
-async def _refused(
-    context: Context, refuse: Callable[..., KeyRequest | Awaitable[KeyRequest]]
-) -> Answer:
+async def _refused(context: Context, refuse: Callable[..., Awaitable[KeyRequest]]) -> Answer:
     request = await context.request()
     refusal = refuse(
         request.id,
@@ -179,7 +173,7 @@ async def _refused(
         version=context.matched(request, needed=False),
         actor=context.caller,
     )
-    return _shown(context, await settled(refusal))
+    return _shown(context, await refusal)
 
 
 @ENDPOINTS.add(
@@ -190,16 +184,16 @@ async def _refused(
     answers=_REQUEST,
 )
 async def withdraw_request(context: Context) -> Answer:
-    """Withdraw an own request."""
+    """Withdraw one's own request."""
     ticket = await _proof(context)
-    withdrawal = context.guard.requests.withdraw(
+    withdrawal = context.management.requests.withdraw(
         context.parameters["request"], ticket=ticket, actor=context.known
     )
-    return _shown(context, await settled(withdrawal))
+    return _shown(context, await withdrawal)
 
 
 async def _claims_admin(context: Context) -> bool:
-    """Tell whether a person or a session claims a key with ``admin``."""
+    """Return whether a person or a session claims a key with ``admin``."""
     await _check_claimant(context, await _proof(context))
     request, _ = await context.owned_request()
     return await claims_admin(context, request)
@@ -209,41 +203,41 @@ async def _claims_admin(context: Context) -> bool:
     "POST",
     "/requests/{request}/claim",
     anyone=True,
-    step_up=StepUp(reaches_far=_claims_admin),
+    reaches_far=_claims_admin,
     form=Form(optional=(TICKET,)),
     repeats=True,
     answers={201: "NewKey", 409: "Problem", 410: "Problem"},
 )
 async def claim_request(context: Context) -> Answer:
     """Make the key of an approved request; its token is shown once."""
-    return await _made(context, context.guard.requests.claim)
+    return await _made(context, context.management.requests.claim)
 
 
 @ENDPOINTS.add(
     "POST",
     "/requests/{request}/reclaim",
     anyone=True,
-    step_up=StepUp(reaches_far=_claims_admin),
+    reaches_far=_claims_admin,
     form=Form(optional=(TICKET,)),
     repeats=True,
     answers={201: "NewKey", 409: "Problem"},
 )
 async def reclaim_request(context: Context) -> Answer:
     """Replace a claimed key that nobody has used; its token is shown once."""
-    return await _made(context, context.guard.requests.reclaim)
+    return await _made(context, context.management.requests.reclaim)
 
 
-async def _made(context: Context, make: Callable[..., IssuedKey | Awaitable[IssuedKey]]) -> Answer:
+async def _made(context: Context, make: Callable[..., Awaitable[IssuedKey]]) -> Answer:
     """Return the answer that shows a new key, once."""
-    guard, request_id = context.guard, context.parameters["request"]
+    request_id = context.parameters["request"]
     ticket = await _proof(context)
     await _check_claimant(context, ticket)
 
     async def do() -> tuple[str, Answer]:
         try:
-            issued = await settled(make(request_id, ticket=ticket, actor=context.known))
+            issued = await make(request_id, ticket=ticket, actor=context.known)
         except RefusedError as refused:
-            request = await settled(guard.requests.get(request_id))
+            request = await context.management.requests.get(request_id)
             if context.endpoint.handler is claim_request and request.status(context.now) in _GONE:
                 raise Problem(410, str(refused)) from None
             raise
@@ -263,7 +257,7 @@ async def _proof(context: Context) -> str | None:
     if ticket is None:
         _ = context.caller
     elif context.known is None:
-        deny = await context.guard.refuse_ticket(
+        deny = await context.management.refuse_ticket(
             context.parameters["request"], Secret(ticket), address=context.call.client.address
         )
         if deny is not None:

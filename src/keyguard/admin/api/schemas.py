@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from types import NoneType
+from typing import get_args, get_type_hints
+
 from keyguard.admin.api.forms import LIMIT_SCHEMA
 from keyguard.admin.members import Json, Schema
-from keyguard.core.keys.audit import Action
-from keyguard.core.keys.records import KeyStatus
-from keyguard.core.keys.requests import RequestStatus
-from keyguard.core.usage.hints import HintKind
+from keyguard.core.keys.audit import Action, AuditEntry
+from keyguard.core.keys.records import Key, KeyStatus, Organization, RevocationReason
+from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
+from keyguard.core.limits.charges import LimitStatus
+from keyguard.core.limits.limit import Limit
+from keyguard.core.management.json_forms import (
+    ENTRY,
+    HINT,
+    KEY,
+    LIMIT_STATUS,
+    ORGANIZATION,
+    PREDECESSOR,
+    REQUEST,
+    TERMS,
+    USAGE_ITEM,
+)
+from keyguard.core.usage.hints import Hint, HintKind
+from keyguard.core.usage.results import UsageItem
 
 _TEXT: Schema = {"type": "string"}
 _TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 _WHOLE: Schema = {"type": "integer"}
-_WHOLE_OR_NULL: Schema = {"type": ["integer", "null"]}
-_NUMBER: Schema = {"type": "number"}
 _FLAG: Schema = {"type": "boolean"}
 _TIME: Schema = {"type": "string", "format": "date-time"}
 _TIME_OR_NULL: Schema = {"type": ["string", "null"], "format": "date-time"}
@@ -44,11 +61,53 @@ def _page(name: str) -> Schema:
     return _list(name, next=_TEXT_OR_NULL, damaged=_TEXTS)
 
 
-def _enum(values: list[Json]) -> Schema:
-    return {"type": "string", "enum": values}
+def _enum(values: Iterable[str]) -> Schema:
+    return {"type": "string", "enum": [*map(str, values)]}
 
 
-_LIMITS: Schema = {"type": "array", "items": ref("Limit")}
+_OF_TYPES: Mapping[object, Schema] = {
+    str: _TEXT,
+    int: _WHOLE,
+    float: {"type": "number"},
+    bool: _FLAG,
+    datetime: _TIME,
+    timedelta: _WHOLE,
+    RevocationReason: _TEXT,
+    Action: _enum(Action),
+    HintKind: _enum(HintKind),
+    KeyTerms: ref("KeyTerms"),
+    frozenset[str]: _TEXTS,
+    tuple[str, ...]: _TEXTS,
+    tuple[Limit, ...]: {"type": "array", "items": ref("Limit")},
+    Mapping[str, str]: {"type": "object", "additionalProperties": _TEXT},
+    Mapping[str, str | int]: _ANY_OBJECT,
+    Mapping[str, object]: _ANY_OBJECT,
+}
+"""The schema of the JSON form of a value, by the type of the field that holds it."""
+
+
+def _shown(kind: type, names: Iterable[str], **more: Json) -> Schema:
+    """Return the schema of the JSON form of a record.
+
+    Args:
+        kind: The class of the record.
+        names: The names of its fields that are shown.
+        more: The schemas of what is shown under one of these names, and is no field.
+    """
+    types = get_type_hints(kind)
+    return _record(**{name: more.get(name) or _of_type(types[name]) for name in names})
+
+
+def _of_type(kind: object) -> Schema:
+    arguments = get_args(kind)
+    if NoneType not in arguments:
+        return _OF_TYPES[kind]
+    schema = next(_OF_TYPES[each] for each in arguments if each is not NoneType)
+    if "type" not in schema:
+        return {"anyOf": [schema, {"type": "null"}]}
+    return {**schema, "type": [schema["type"], "null"]}
+
+
 _ITEMS: Schema = {"type": "array", "items": ref("UsageItem")}
 _STATUSES: Schema = {"type": "array", "items": ref("LimitStatus")}
 
@@ -72,55 +131,14 @@ SCHEMAS: Schema = {
         may=_TEXTS,
     ),
     "Limit": LIMIT_SCHEMA,
-    "LimitStatus": _record(
-        name=_TEXT,
-        quota=_WHOLE,
-        window=_WHOLE,
-        remaining=_WHOLE,
-        reset_after=_NUMBER,
-        enforce=_FLAG,
-    ),
+    "LimitStatus": _shown(LimitStatus, LIMIT_STATUS),
     "Limits": _list("LimitStatus"),
-    "Organization": _record(
-        id=_TEXT,
-        slug=_TEXT,
-        name=_TEXT,
-        created_at=_TIME,
-        disabled_at=_TIME_OR_NULL,
-        limits=_LIMITS,
-        scopes={"type": ["array", "null"], "items": _TEXT},
-        max_key_lifetime=_WHOLE_OR_NULL,
-        max_keys=_WHOLE_OR_NULL,
-        time_zone=_TEXT,
-        plan=_TEXT_OR_NULL,
-        metadata={"type": "object", "additionalProperties": _TEXT},
-    ),
+    "Organization": _shown(Organization, ORGANIZATION),
     "Organizations": _page("Organization"),
-    "Key": _record(
-        id=_TEXT,
-        family=_TEXT,
-        organization=_TEXT,
-        name=_TEXT,
-        scopes=_TEXTS,
-        status=_enum([*map(str, KeyStatus)]),
-        created_at=_TIME,
-        not_before=_TIME_OR_NULL,
-        expires_at=_TIME_OR_NULL,
-        revoked_at=_TIME_OR_NULL,
-        revoked_reason=_TEXT_OR_NULL,
-        revoked_note=_TEXT_OR_NULL,
-        metadata={"type": "object", "additionalProperties": _TEXT},
-        limits=_LIMITS,
-        allowed_networks=_TEXTS,
-        owner=_TEXT_OR_NULL,
-        successor=_TEXT_OR_NULL,
-        grace_ends_at=_TIME_OR_NULL,
-        last_used_at=_TIME_OR_NULL,
-        last_used_address=_TEXT_OR_NULL,
-    ),
+    "Key": _shown(Key, KEY, status=_enum(KeyStatus)),
     "Keys": _page("Key"),
     "NewKey": _record(
-        {"predecessor": _record(id=_TEXT, grace_ends_at=_TIME_OR_NULL, revoked_at=_TIME_OR_NULL)},
+        {"predecessor": _shown(Key, PREDECESSOR)},
         token=_TEXT_OR_NULL,
         key=ref("Key"),
     ),
@@ -133,30 +151,12 @@ SCHEMAS: Schema = {
         result=_enum(["revoked", "unchanged", "refused", "unknown"]),
     ),
     "Results": _list("Result"),
-    "AuditEntry": _record(
-        id=_TEXT,
-        at=_TIME,
-        actor=_TEXT,
-        action=_enum([*map(str, Action)]),
-        subject=_TEXT,
-        organization=_TEXT,
-        before={"type": ["object", "null"]},
-        after=_ANY_OBJECT,
-    ),
+    "AuditEntry": _shown(AuditEntry, ENTRY),
     "AuditTrail": _page("AuditEntry"),
-    "UsageItem": _record(start=_TIME, end=_TIME, group=_TEXT, n=_WHOLE, units=_WHOLE),
+    "UsageItem": _shown(UsageItem, USAGE_ITEM),
     "Usage": _list("UsageItem", as_of=_TIME, complete=_FLAG, late=_TEXTS, next=_TEXT_OR_NULL),
     "OwnUsage": _record(day=_ITEMS, month=_ITEMS, limits=_STATUSES, as_of=_TIME),
-    "Hint": _record(
-        id=_TEXT,
-        kind=_enum([*map(str, HintKind)]),
-        organization=_TEXT,
-        key_id=_TEXT,
-        family=_TEXT,
-        since=_TIME,
-        evidence=_ANY_OBJECT,
-        text=_TEXT,
-    ),
+    "Hint": _shown(Hint, HINT),
     "Hints": _page("Hint"),
     "Dismissed": _record(until=_TIME),
     "TokenCheck": _record(
@@ -168,27 +168,8 @@ SCHEMAS: Schema = {
             "items": _record(name=_TEXT, passed={"type": ["boolean", "null"]}, detail=_TEXT),
         },
     ),
-    "KeyTerms": _record(
-        scopes=_TEXTS, expires_in=_WHOLE_OR_NULL, limits=_LIMITS, allowed_networks=_TEXTS
-    ),
-    "KeyRequest": _record(
-        id=_TEXT,
-        organization=_TEXT,
-        requester=_TEXT,
-        name=_TEXT,
-        status=_enum([*map(str, RequestStatus)]),
-        asked=ref("KeyTerms"),
-        granted={"anyOf": [ref("KeyTerms"), {"type": "null"}]},
-        reason=_TEXT_OR_NULL,
-        note=_TEXT_OR_NULL,
-        decided_by=_TEXTS,
-        created_at=_TIME,
-        pending_until=_TIME,
-        decided_at=_TIME_OR_NULL,
-        claim_by=_TIME_OR_NULL,
-        claimed_at=_TIME_OR_NULL,
-        key=_TEXT_OR_NULL,
-    ),
+    "KeyTerms": _shown(KeyTerms, TERMS),
+    "KeyRequest": _shown(KeyRequest, REQUEST, status=_enum(RequestStatus)),
     "KeyRequests": _page("KeyRequest"),
     "NewRequest": _record(ticket=_TEXT, request=ref("KeyRequest")),
     "Document": _ANY_OBJECT,

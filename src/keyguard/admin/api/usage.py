@@ -8,9 +8,9 @@ from typing import Any
 
 from keyguard.admin.api.forms import AFTER, LIMIT, moment
 from keyguard.admin.api.shown import next_link, page_answer
-from keyguard.admin.context import Context
-from keyguard.admin.endpoints import JSON, Table
-from keyguard.admin.exchange import Answer, Problem, answer, json_answer, settled
+from keyguard.admin.context import JSON, Context
+from keyguard.admin.endpoints import Table
+from keyguard.admin.exchange import Answer, Problem, answer, json_answer
 from keyguard.admin.members import Form, text, time
 from keyguard.admin.rights import Right
 from keyguard.core.management.json_forms import (
@@ -24,13 +24,11 @@ from keyguard.core.management.json_forms import (
 from keyguard.core.texts import csv_cell
 
 CSV = "text/csv"
-START = moment("start", "Where the first period lies; by default 7 days are covered")
-END = moment("end", "What the last period reaches; by default now")
+START = moment("start", "A time in the first period; by default, the report covers 7 days")
+END = moment("end", "The time at which the last period ends; by default now")
 STEP = text("step", "The length of the periods", enum=["15m", "hour", "day", "week", "month"])
 ZONE = text("zone", "The IANA name of a time zone; by default that of the organization")
-GROUP_BY = text(
-    "group_by", "What counts are told apart by", enum=["key", "family", "outcome", "tag"]
-)
+GROUP_BY = text("group_by", "What to group the counts by", enum=["key", "family", "outcome", "tag"])
 UNTIL = time("until", "When the hint may be shown again; by default in 30 days")
 
 _PERIODS = (START, END, STEP, ZONE, GROUP_BY, AFTER, LIMIT)
@@ -46,7 +44,7 @@ ENDPOINTS = Table()
     answers={200: "Usage", 501: "Problem"},
 )
 async def report_usage(context: Context) -> Answer:
-    """Tell who used what in an organization."""
+    """Report the usage of an organization."""
     organization = await context.organization()
     return await _report(context, organization=organization.id)
 
@@ -61,18 +59,18 @@ async def report_usage(context: Context) -> Answer:
     answers={200: "Usage", 501: "Problem"},
 )
 async def report_usage_of_key(context: Context) -> Answer:
-    """Tell how a key was used."""
+    """Report the usage of a key."""
     key = await context.key()
     return await _report(context, organization=key.organization, key=key.id)
 
 
 @ENDPOINTS.add("GET", "/usage/me", answers={200: "OwnUsage", 501: "Problem"})
 async def show_own_usage(context: Context) -> Answer:
-    """Tell a key what it has used, and what is left to it."""
+    """Tell the calling key what it has used, and what it has left."""
     principal = context.principal
     if principal is None:
         raise Problem(403, "A person has no usage; send a key.")
-    own = await settled(context.guard.usage.mine(principal))
+    own = await context.management.usage.mine(principal)
     return json_answer(
         200,
         {
@@ -94,8 +92,8 @@ async def show_own_usage(context: Context) -> Answer:
 async def list_hints(context: Context) -> Answer:
     """List what a person should look at, the most urgent first."""
     organization = await context.organization()
-    hints = context.guard.usage.hints(organization=organization.id, **context.query.given())
-    return page_answer(await settled(hints), hint_json)
+    hints = context.management.usage.hints(organization=organization.id, **context.query.given())
+    return page_answer(await hints, hint_json)
 
 
 @ENDPOINTS.add(
@@ -108,19 +106,17 @@ async def list_hints(context: Context) -> Answer:
 async def dismiss_hint(context: Context) -> Answer:
     """Keep a hint from being shown for a time."""
     organization = await context.organization()
-    until = await settled(
-        context.guard.usage.dismiss(
-            organization=organization.id,
-            hint=context.parameters["hint"],
-            **context.form.given(),
-            actor=context.caller,
-        )
+    until = await context.management.usage.dismiss(
+        organization=organization.id,
+        hint=context.parameters["hint"],
+        **context.form.given(),
+        actor=context.caller,
     )
     return json_answer(200, {"until": json_time(until)})
 
 
 async def _report(context: Context, **about: Any) -> Answer:
-    report = await settled(context.guard.usage.report(**about, **context.query.given()))
+    report = await context.management.usage.report(**about, **context.query.given())
     if context.media_type != CSV:
         return json_answer(200, usage_json(report))
     table = io.StringIO()

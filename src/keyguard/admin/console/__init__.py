@@ -24,11 +24,10 @@ from keyguard.admin.console import (
     sign_in,
     usage,
 )
-from keyguard.admin.console.page import frame, pages
+from keyguard.admin.console.page import Pages, frame
 from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_files
-from keyguard.admin.context import Context, unknown
-from keyguard.admin.endpoints import Endpoint
+from keyguard.admin.context import Context, Endpoint, unknown
 from keyguard.admin.exchange import Answer, Call, Problem, answer
 from keyguard.admin.step_up import StaleSignIn, sign_in_link
 from keyguard.core.access.answers import Response
@@ -41,7 +40,7 @@ API = "/api/v1"
 _YEAR = "public, max-age=31536000, immutable"
 
 
-_FILES = pages()
+_FILES = Pages()
 
 
 @_FILES.add("GET", "/static/{name}", anonymous=True, media_types=("text/css", "text/javascript"))
@@ -75,7 +74,7 @@ PAGES: tuple[Endpoint, ...] = (
 _TEXTS = {
     401: "Sign in to see this page.",
     403: "You may not do this.",
-    404: "There is no such page, or it is not yours to see.",
+    404: "There is no such page, or you may not see it.",
     429: "There were too many attempts. Wait a minute, and try again.",
     503: "The keys can't be reached at the moment. Nothing was changed. Try again.",
 }
@@ -91,7 +90,7 @@ class ConsoleApplication(Application):
         guard: The guard whose keys are managed.
         callers: Finds who calls.
         key_sign_in: Whether people may sign in with a key that has ``admin``.
-        members: Tells the people of an organization, or None.
+        members: Returns the people of an organization; or None.
         allowed_hosts: The names of the host that it answers to, without ports; None for any.
 
     Raises:
@@ -125,7 +124,8 @@ class ConsoleApplication(Application):
         if _is_of_api(call) or problem.status == HTTPStatus.NO_CONTENT:
             return super().tell(call, problem)
         link = problem.url if isinstance(problem, StaleSignIn) else None
-        return self._error(call, problem.status, problem.detail, problem.fields, link)
+        title = str(problem.members.get("title", ""))
+        return self._error(call, problem.status, problem.detail, problem.fields, link, title)
 
     def refuse(self, call: Call, deny: Deny) -> Answer:
         """Return a page, or what the guard answers below the API."""
@@ -157,10 +157,12 @@ class ConsoleApplication(Application):
         text: str,
         fields: Iterable[tuple[str, str]],
         link: str | None = None,
+        title: str = "",
     ) -> Answer:
         """Return the page of an error; ``link`` is where to sign in, "" for a page without link."""
+        phrase = "Sign in" if status == HTTPStatus.UNAUTHORIZED else HTTPStatus(status).phrase
         shown = frame(call, self.guard) | {
-            "title": "Sign in" if status == HTTPStatus.UNAUTHORIZED else HTTPStatus(status).phrase,
+            "title": title or phrase,
             "text": text,
             "link": f"{call.request.root_path}/" if link is None else link,
             "link_text": "Sign in" if link else "Go to the start",

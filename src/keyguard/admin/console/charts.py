@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from keyguard.admin.console.page import View
-from keyguard.admin.exchange import settled
+from keyguard.core.management.usage import AsyncUsage
 from keyguard.core.usage.periods import Step, periods_between
 from keyguard.core.usage.results import UsageItem, UsageReport
 from keyguard.core.usage.values import ALLOWED, Period
 from keyguard.exceptions import ConfigurationError, InvalidValueError
-from keyguard.guard import AsyncKeyguard, Keyguard
 
 MONTH = timedelta(days=29)
 """How far before today a period of 30 days begins."""
@@ -43,7 +42,7 @@ class Chart:
 
     Args:
         bars: The bars.
-        split: Whether they tell refused requests apart.
+        split: Whether they show refused requests separately.
     """
 
     bars: Sequence[Bar]
@@ -71,7 +70,7 @@ class Chart:
 
     @property
     def label(self) -> str:
-        """What somebody reads who does not see the bars."""
+        """The text for readers who do not see the bars."""
         if not self.bars:
             return "No requests"
         told = f"{self.yes:,} accepted and {self.no:,} refused" if self.split else f"{self.yes:,}"
@@ -80,7 +79,7 @@ class Chart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What of usage is asked for.
+    """What of usage is asked for, by the names that a report has for it.
 
     Args:
         organization: The organization.
@@ -120,7 +119,7 @@ class Asked:
             InvalidValueError: They are too many, or the end is before the start.
         """
         if self.end <= self.start:
-            raise InvalidValueError("the end comes after the start")
+            raise InvalidValueError("the end must be after the start")
         return periods_between(self.start, self.end, self.step, ZoneInfo(self.zone))
 
     def name(self, start: datetime) -> str:
@@ -128,7 +127,7 @@ class Asked:
         form = {Step.MONTH: "%b %Y", Step.QUARTER: "%-d %b, %H:%M", Step.HOUR: "%-d %b, %H:%M"}
         return start.astimezone(ZoneInfo(self.zone)).strftime(form.get(self.step, "%-d %b %Y"))
 
-    async def read(self, guard: Keyguard | AsyncKeyguard) -> tuple[list[UsageItem], UsageReport]:
+    async def read(self, usage: AsyncUsage) -> tuple[list[UsageItem], UsageReport]:
         """Return all counts, and the report that they are from.
 
         Raises:
@@ -137,29 +136,16 @@ class Asked:
         items: list[UsageItem] = []
         after = None
         for _ in range(_MOST_PAGES):
-            report = await self.report(guard, after)
+            report = await self.report(usage, after)
             items += report.items
             after = report.next
             if after is None:
                 return items, report
-        raise InvalidValueError("that are too many numbers for a page: take a shorter time")
+        raise InvalidValueError("these are too many numbers for a page: choose a shorter time")
 
-    async def report(
-        self, guard: Keyguard | AsyncKeyguard, after: str | None = None
-    ) -> UsageReport:
+    async def report(self, usage: AsyncUsage, after: str | None = None) -> UsageReport:
         """Return one page of the counts."""
-        return await settled(
-            guard.usage.report(
-                organization=self.organization,
-                key=self.key,
-                start=self.start,
-                end=self.end,
-                step=self.step,
-                zone=self.zone,
-                group_by=self.group_by,
-                after=after,
-            )
-        )
+        return await usage.report(**asdict(self), after=after)
 
     def chart(self, items: Iterable[UsageItem]) -> Chart:
         """Return the bars of counts."""
@@ -188,7 +174,7 @@ async def recent(
     """
     asked = Asked.until_now(view, back, step=step, group_by="outcome", key=key)
     try:
-        items, _ = await asked.read(view.context.guard)
+        items, _ = await asked.read(view.context.management.usage)
     except ConfigurationError:
         return None
     return asked.chart(items), items

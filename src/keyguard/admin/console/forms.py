@@ -31,14 +31,14 @@ class KeyForm:
     Args:
         name: The name.
         scopes: The scopes that are chosen.
-        lifetime: The lifetime in days; "" for as long as the organization allows.
+        lifetime: The lifetime in days; "" for the longest that the organization allows.
         expires: The date at which it ends instead.
         networks: The networks, with spaces or commas between them.
         owner: Who holds it.
         limits: The limits, with semicolons between them.
         reason: Why somebody asks for it.
         note: What an approver notes.
-        once: What tells a second sending of the same form from another form.
+        once: A mark by which a second sending of the same form is recognized.
         version: The version of the key that it was made from; "" for a new key.
     """
 
@@ -144,7 +144,7 @@ class Choices:
         ]
         if longest is None:
             return cls(catalogue, choices, [*lifetimes, ("", "no end")], "")
-        hint = "This organization bounds how long a key works."
+        hint = "This organization limits how long a key works."
         return cls(catalogue, choices, [*lifetimes, ("", "as long as allowed")], hint)
 
     def default(self) -> str:

@@ -11,11 +11,10 @@ from zoneinfo import ZoneInfo
 from keyguard.admin.console.charts import recent
 from keyguard.admin.console.forms import Choice, Choices, KeyForm, changed_limits, limits_text
 from keyguard.admin.console.keys import grants_by_form, revocation_fields, revoke
-from keyguard.admin.console.page import OUTDATED, REFUSALS, View, pages, sent, version_of
+from keyguard.admin.console.page import OUTDATED, REFUSALS, Pages, View, sent, version_of
 from keyguard.admin.console.tokens import CLEARED, show_token
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import StepUp
-from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.exchange import Answer
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import rotates_admin
 from keyguard.core.access.answers import Response
@@ -30,7 +29,7 @@ _GRACES = (
     ("2592000", "30 days"),
 )
 
-PAGES = pages()
+PAGES = Pages()
 
 
 class Event(NamedTuple):
@@ -49,7 +48,7 @@ class Event(NamedTuple):
 
 async def _view(context: Context) -> tuple[View, Key]:
     key = await context.key()
-    return View(context, await settled(context.guard.organizations.get(key.organization))), key
+    return View(context, await context.management.organizations.get(key.organization)), key
 
 
 def rights_on(view: View, key: Key) -> frozenset[str]:
@@ -70,9 +69,8 @@ def rights_on(view: View, key: Key) -> frozenset[str]:
 async def show_key(context: Context) -> Answer:
     """Show a key."""
     view, key = await _view(context)
-    guard = context.guard
-    family = await settled(
-        guard.keys.list(organization=key.organization, family=key.family, limit=100)
+    family = await context.management.keys.list(
+        organization=key.organization, family=key.family, limit=100
     )
     found = None
     if Right.READ_USAGE in view.rights or view.context.holds(key):
@@ -82,13 +80,11 @@ async def show_key(context: Context) -> Answer:
         outcomes[item.group] += item.n
     entries, following = None, None
     if Right.READ_AUDIT in view.rights:
-        trail = await settled(
-            guard.audit.list(
-                organization=key.organization,
-                subject=key.id,
-                after=view.query("after") or None,
-                limit=20,
-            )
+        trail = await context.management.audit.list(
+            organization=key.organization,
+            subject=key.id,
+            after=view.query("after") or None,
+            limit=20,
         )
         entries, following = trail.items, view.next_page(trail.next)
     return view.show(
@@ -100,7 +96,7 @@ async def show_key(context: Context) -> Answer:
         timeline=timeline(family),
         chart=found and found[0],
         outcomes=outcomes.most_common(),
-        limits=await settled(guard.keys.limits(key.id)),
+        limits=await context.management.keys.limits(key.id),
         check=await _tried(view, key),
         entries=entries,
         next=following,
@@ -108,16 +104,18 @@ async def show_key(context: Context) -> Answer:
 
 
 async def _tried(view: View, key: Key) -> dict[str, object] | None:
-    """Return what would become of the request that the query names; None for who may not ask."""
+    """Return what the rules say of the request in the query; None for who may not ask."""
     if Right.CHECK not in view.rights:
         return None
     method, path = view.query("method") or "GET", view.query("path")
-    tried = None
-    if path:
-        guard = view.context.guard
-        rule = guard.settings.rule_book().find(path, method)
-        tried = await settled(guard.keys.check_key(key.id, rule))
-    return {"method": method, "path": path, "tried": tried}
+    tried, problem = None, ""
+    if path and not path.startswith("/"):
+        problem = "A path begins with a slash, such as /v1/models."
+    elif path:
+        context = view.context
+        rule = context.guard.settings.rule_book().find(path, method)
+        tried = await context.management.keys.check_key(key.id, rule)
+    return {"method": method, "path": path, "tried": tried, "problem": problem}
 
 
 def timeline(family: Iterable[Key]) -> list[Event]:
@@ -140,13 +138,7 @@ async def _edits_admin(context: Context) -> bool:
     return "preview" not in await sent(context) and await grants_by_form(context, key.scopes)
 
 
-@PAGES.add("GET", "/keys/{key}/edit", Right.WRITE_KEYS)
-@PAGES.add(
-    "POST",
-    "/keys/{key}/edit",
-    Right.WRITE_KEYS,
-    step_up=StepUp(reaches_far=_edits_admin, form="/keys/{key}/edit"),
-)
+@PAGES.form("/keys/{key}/edit", Right.WRITE_KEYS, reaches_far=_edits_admin)
 async def edit_key(context: Context) -> Answer:
     """Show the form of a key's values, and change the key."""
     view, key = await _view(context)
@@ -157,18 +149,16 @@ async def edit_key(context: Context) -> Answer:
         form.fill(fields)
     if fields and "preview" not in fields:
         try:
-            await settled(
-                context.guard.keys.update(
-                    key.id,
-                    name=form.name,
-                    scopes=form.scopes,
-                    expires_at=_end(form.expires or "", key, ZoneInfo(view.zone)),
-                    allowed_networks=form.allowed_networks,
-                    owner=form.owner or None,
-                    limits=changed_limits(form.limits or "", key.limits, "key"),
-                    version=version_of(form.version),
-                    actor=context.caller,
-                )
+            await context.management.keys.update(
+                key.id,
+                name=form.name,
+                scopes=form.scopes,
+                expires_at=_end(form.expires or "", key, ZoneInfo(view.zone)),
+                allowed_networks=form.allowed_networks,
+                owner=form.owner or None,
+                limits=changed_limits(form.limits or "", key.limits, "key"),
+                version=version_of(form.version),
+                actor=context.caller,
             )
             return view.go(f"/keys/{key.id}", "saved")
         except OutdatedError:
@@ -218,14 +208,7 @@ def _end(text: str, key: Key, zone: ZoneInfo) -> datetime | None:
         raise InvalidValueError("the end takes a date such as 2030-01-31") from None
 
 
-@PAGES.add("GET", "/keys/{key}/rotate", Right.WRITE_KEYS, own=True)
-@PAGES.add(
-    "POST",
-    "/keys/{key}/rotate",
-    Right.WRITE_KEYS,
-    own=True,
-    step_up=StepUp(reaches_far=rotates_admin, form="/keys/{key}/rotate"),
-)
+@PAGES.form("/keys/{key}/rotate", Right.WRITE_KEYS, own=True, reaches_far=rotates_admin)
 async def rotate_key(context: Context) -> Answer:
     """Ask how long the old token shall go on working, rotate, and show the new token once."""
     view, key = await _view(context)
@@ -235,13 +218,11 @@ async def rotate_key(context: Context) -> Answer:
             grace = fields.get("grace", "")
             if grace not in dict(_GRACES):
                 raise InvalidValueError("choose how long the old token goes on working")
-            rotated = await settled(
-                context.guard.keys.rotate(
-                    key.id,
-                    grace=timedelta(seconds=int(grace)),
-                    idempotency_key=f"console {fields.get('once', '')[:64]}",
-                    actor=context.caller,
-                )
+            rotated = await context.management.keys.rotate(
+                key.id,
+                grace=timedelta(seconds=int(grace)),
+                idempotency_key=f"console {fields.get('once', '')[:64]}",
+                actor=context.caller,
             )
             return show_token(view, rotated.token, rotated.key)
         except REFUSALS as refused:
@@ -267,8 +248,7 @@ async def rotate_key(context: Context) -> Answer:
     )
 
 
-@PAGES.add("GET", "/keys/{key}/revoke", Right.WRITE_KEYS, own=True)
-@PAGES.add("POST", "/keys/{key}/revoke", Right.WRITE_KEYS, own=True)
+@PAGES.form("/keys/{key}/revoke", Right.WRITE_KEYS, own=True)
 async def revoke_key(context: Context) -> Answer:
     """Ask why a key shall be revoked, and revoke it."""
     view, key = await _view(context)

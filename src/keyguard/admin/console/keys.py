@@ -11,11 +11,10 @@ from werkzeug.datastructures import MultiDict
 
 from keyguard.admin.console.charts import Asked
 from keyguard.admin.console.forms import Choices, KeyForm, limits_of
-from keyguard.admin.console.page import REFUSALS, View, pages, sent, view_of
+from keyguard.admin.console.page import REFUSALS, Pages, View, sent, view_of
 from keyguard.admin.console.tokens import made_once, show_token
 from keyguard.admin.context import Context, unknown
-from keyguard.admin.endpoints import StepUp
-from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.exchange import Answer
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import grants_admin
 from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
@@ -28,7 +27,7 @@ _LOOKED_THROUGH = 5
 _REVOKED_AT_ONCE = 100
 
 _ONE = "/organizations/{organization}"
-PAGES = pages()
+PAGES = Pages()
 
 
 @PAGES.add("GET", f"{_ONE}/keys", Right.READ_KEYS)
@@ -41,17 +40,15 @@ async def list_keys(context: Context) -> Answer:
     after: str | None = view.query("after") or None
     if KEY_ID.match(chosen["q"]):  # a whole id: no list is looked through
         with suppress(NotFoundError):
-            await settled(context.guard.keys.get(chosen["q"], organization=view.owner.id))
+            await context.management.keys.get(chosen["q"], organization=view.owner.id)
             return view.go(f"/keys/{chosen['q']}")
     for _ in range(_LOOKED_THROUGH):
-        listed = await settled(
-            context.guard.keys.list(
-                organization=view.owner.id,
-                owner=chosen["owner"] or None,
-                search=chosen["q"] or None,
-                after=after,
-                limit=_ROWS,
-            )
+        listed = await context.management.keys.list(
+            organization=view.owner.id,
+            owner=chosen["owner"] or None,
+            search=chosen["q"] or None,
+            after=after,
+            limit=_ROWS,
         )
         damaged += listed.damaged
         found += [key for key in listed if chosen["status"] in ("", key.status(view.now))]
@@ -74,10 +71,10 @@ async def list_keys(context: Context) -> Answer:
 
 async def with_use(view: View, keys: Sequence[Key]) -> list[tuple[Key, list[int] | None]]:
     """Return keys with how often each was used on each of the last 30 days; None if not counted."""
-    guard = view.context.guard
+    usage = view.context.management.usage
     asked = Asked.until_now(view, step=Step.DAY, group_by="key")
     try:
-        report = await asked.report(guard)
+        report = await asked.report(usage)
     except ConfigurationError:
         return [(key, None) for key in keys]
     if report.next is None:
@@ -88,7 +85,7 @@ async def with_use(view: View, keys: Sequence[Key]) -> list[tuple[Key, list[int]
     rows: list[tuple[Key, list[int] | None]] = []
     for key in keys:  # so many keys are in use that asking for each is less
         own = replace(asked, key=key.id, group_by=None)
-        rows.append((key, own.chart((await own.report(guard)).items).counts))
+        rows.append((key, own.chart((await own.report(usage)).items).counts))
     return rows
 
 
@@ -98,18 +95,14 @@ async def list_own_keys(context: Context) -> Answer:
     view = await view_of(context)
     if context.person is None:
         raise unknown()
-    listed = await settled(
-        context.guard.keys.list(
-            organization=view.owner.id,
-            owner=context.person.id,
-            after=view.query("after") or None,
-            limit=_ROWS,
-        )
+    listed = await context.management.keys.list(
+        organization=view.owner.id,
+        owner=context.person.id,
+        after=view.query("after") or None,
+        limit=_ROWS,
     )
-    asked = await settled(
-        context.guard.requests.list(
-            organization=view.owner.id, requester=context.person.id, limit=_ROWS
-        )
+    asked = await context.management.requests.list(
+        organization=view.owner.id, requester=context.person.id, limit=_ROWS
     )
     return view.show(
         "mine.html",
@@ -127,13 +120,7 @@ async def _issues_admin(context: Context) -> bool:
     return "preview" not in await sent(context) and await grants_by_form(context)
 
 
-@PAGES.add("GET", f"{_ONE}/keys/new", Right.WRITE_KEYS)
-@PAGES.add(
-    "POST",
-    f"{_ONE}/keys",
-    Right.WRITE_KEYS,
-    step_up=StepUp(reaches_far=_issues_admin, form=f"{_ONE}/keys/new"),
-)
+@PAGES.form(f"{_ONE}/keys/new", Right.WRITE_KEYS, target=f"{_ONE}/keys", reaches_far=_issues_admin)
 async def issue_key(context: Context) -> Answer:
     """Show the form of a new key, issue the key, and show its token once."""
     view = await view_of(context)
@@ -146,7 +133,7 @@ async def issue_key(context: Context) -> Answer:
                 view,
                 form.once,
                 partial(
-                    context.guard.keys.issue,
+                    context.management.keys.issue,
                     organization=view.owner.id,
                     name=form.name,
                     scopes=form.scopes,
@@ -175,7 +162,7 @@ async def issue_key(context: Context) -> Answer:
 
 
 async def grants_by_form(context: Context, more: frozenset[str] = frozenset()) -> bool:
-    """Tell whether a form that was sent hands on ``admin``.
+    """Return whether a form that was sent grants ``admin``.
 
     Args:
         context: The call, of somebody who may send the form.
@@ -194,8 +181,8 @@ async def revoke_keys(context: Context) -> Answer:
     keys: list[Key] = []
     for key_id in dict.fromkeys(fields.getlist("key")[:_REVOKED_AT_ONCE]):
         with suppress(NotFoundError):
-            get = context.guard.keys.get
-            keys.append(await settled(get(key_id, organization=view.owner.id)))
+            get = context.management.keys.get
+            keys.append(await get(key_id, organization=view.owner.id))
     if not keys:
         return view.go(f"{view.home}/keys")
     if "reason" in fields:
@@ -227,13 +214,11 @@ async def revoke(context: Context, key: Key, fields: MultiDict[str, str]) -> Non
         InvalidValueError: There is no such reason.
         RefusedError: The caller may not revoke the key.
     """
-    await settled(
-        context.guard.keys.revoke(
-            key.id,
-            reason=fields.get("reason", "unspecified"),
-            note=fields.get("note", "").strip() or None,
-            actor=context.caller,
-        )
+    await context.management.keys.revoke(
+        key.id,
+        reason=fields.get("reason", "unspecified"),
+        note=fields.get("note", "").strip() or None,
+        actor=context.caller,
     )
 
 
@@ -242,5 +227,9 @@ def revocation_fields() -> list[dict[str, object]]:
     reasons = [(reason.value, reason.value.capitalize()) for reason in RevocationReason]
     return [
         {"name": "reason", "label": "Reason", "choices": reasons, "kind": "select"},
-        {"name": "note", "label": "Note", "hint": "Why, in your own words. It is kept."},
+        {
+            "name": "note",
+            "label": "Note",
+            "hint": "Why, in your own words. It is kept with the key.",
+        },
     ]

@@ -6,9 +6,9 @@ from collections import Counter
 from typing import NamedTuple
 
 from keyguard.admin.callers import members_of
-from keyguard.admin.console.page import pages, role_of, view_of
+from keyguard.admin.console.page import Pages, role_of, view_of
 from keyguard.admin.context import Context
-from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.exchange import Answer
 from keyguard.admin.rights import Right
 from keyguard.core.keys.requests import OPEN
 from keyguard.core.values import NO_PERSON
@@ -17,7 +17,7 @@ _COUNTED = 1000
 _SHOWN = 50
 _LONGEST_NUMBER = 7
 
-PAGES = pages()
+PAGES = Pages()
 
 
 class OrganizationMember(NamedTuple):
@@ -41,10 +41,10 @@ class OrganizationMember(NamedTuple):
 @PAGES.add("GET", "/organizations/{organization}/members", Right.READ_ORGANIZATION)
 async def show_members(context: Context) -> Answer:
     """Show who belongs to an organization, as the host and its keys and requests tell."""
-    view, guard = await view_of(context), context.guard
-    listed = await settled(guard.keys.list(organization=view.owner.id, limit=_COUNTED))
-    asked = await settled(
-        guard.requests.list(organization=view.owner.id, statuses=OPEN, limit=_COUNTED)
+    view = await view_of(context)
+    listed = await context.management.keys.list(organization=view.owner.id, limit=_COUNTED)
+    asked = await context.management.requests.list(
+        organization=view.owner.id, statuses=OPEN, limit=_COUNTED
     )
     keys = Counter(key.owner for key in listed if key.owner is not None)
     requests = Counter(request.requester for request in asked)

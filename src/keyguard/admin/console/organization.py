@@ -7,9 +7,9 @@ from contextlib import suppress
 from datetime import timedelta
 
 from keyguard.admin.console.charts import recent
-from keyguard.admin.console.page import pages, view_of
+from keyguard.admin.console.page import Pages, view_of
 from keyguard.admin.context import Context
-from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.exchange import Answer
 from keyguard.admin.rights import Right
 from keyguard.core.keys.records import Key, KeyStatus
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
@@ -21,7 +21,7 @@ _COUNTED = 1000
 _SOON = timedelta(days=30)
 
 _ONE = "/organizations/{organization}"
-PAGES = pages()
+PAGES = Pages()
 
 
 @PAGES.add("GET", _ONE)
@@ -32,22 +32,22 @@ async def show_overview(context: Context) -> Answer:
         return view.go(
             f"{view.home}/mine" if Right.OWN_KEYS in view.rights else f"{view.home}/usage"
         )
-    guard, now, name = context.guard, view.now, view.owner.id
-    listed = await settled(guard.keys.list(organization=name, limit=_COUNTED))
+    now, name = view.now, view.owner.id
+    listed = await context.management.keys.list(organization=name, limit=_COUNTED)
     counts = Counter(key.status(now) for key in listed)
-    ending = await settled(guard.keys.list(organization=name, expiring_within=_SOON, limit=5))
+    ending = await context.management.keys.list(organization=name, expiring_within=_SOON, limit=5)
     day = None
     hints: list[tuple[Hint, Key]] = []
     if Right.READ_USAGE in view.rights:
         found = await recent(view, step=Step.HOUR, back=timedelta(hours=23))
         day = None if found is None else found[0]
         with suppress(ConfigurationError):  # the guard counts no usage
-            found_hints = await settled(guard.usage.hints(organization=name, limit=5))
-            hints = [(hint, await settled(guard.keys.get(hint.key_id))) for hint in found_hints]
+            found_hints = await context.management.usage.hints(organization=name, limit=5)
+            hints = [(hint, await context.management.keys.get(hint.key_id)) for hint in found_hints]
     waiting: tuple[KeyRequest, ...] | None = None
     if Right.READ_REQUESTS in view.rights:
-        pending = await settled(
-            guard.requests.list(organization=name, statuses=[RequestStatus.PENDING], limit=5)
+        pending = await context.management.requests.list(
+            organization=name, statuses=[RequestStatus.PENDING], limit=5
         )
         waiting = pending.items
     return view.show(
@@ -69,10 +69,8 @@ async def show_overview(context: Context) -> Answer:
 async def show_audit(context: Context) -> Answer:
     """Show the audit trail of an organization."""
     view = await view_of(context)
-    entries = await settled(
-        context.guard.audit.list(
-            organization=view.owner.id, after=view.query("after") or None, limit=50
-        )
+    entries = await context.management.audit.list(
+        organization=view.owner.id, after=view.query("after") or None, limit=50
     )
     return view.show(
         "audit.html",
@@ -87,13 +85,11 @@ async def show_audit(context: Context) -> Answer:
 async def show_limits(context: Context) -> Answer:
     """Show the limits of an organization, and what is left to its keys."""
     view = await view_of(context)
-    listed = await settled(
-        context.guard.keys.list(
-            organization=view.owner.id, after=view.query("after") or None, limit=20
-        )
+    listed = await context.management.keys.list(
+        organization=view.owner.id, after=view.query("after") or None, limit=20
     )
     rows = [
-        (key, await settled(context.guard.keys.limits(key.id)))
+        (key, await context.management.keys.limits(key.id))
         for key in listed
         if key.status(view.now) is KeyStatus.ACTIVE
     ]

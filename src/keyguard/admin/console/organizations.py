@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from keyguard.admin.console.page import REFUSALS, View, organizations_of, pages, sent
+from keyguard.admin.console.page import REFUSALS, Pages, View, organizations_of, sent
 from keyguard.admin.context import Context
-from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.exchange import Answer
 from keyguard.admin.rights import Right
 from keyguard.core.keys.records import Organization
 from keyguard.exceptions import NotFoundError
 
-PAGES = pages()
+PAGES = Pages()
 
 
 @PAGES.add("GET", "/")
@@ -31,15 +31,15 @@ async def list_organizations(context: Context) -> Answer:
     following = None
     person = context.person
     if person is not None and person.operator:
-        listed = await settled(
-            context.guard.organizations.list(after=view.query("after") or None, limit=50)
+        listed = await context.management.organizations.list(
+            after=view.query("after") or None, limit=50
         )
         items = [(organization, "operator") for organization in listed]
         following = view.next_page(listed.next)
     else:
         for name in organizations_of(known):
             try:
-                organization = await settled(context.guard.organizations.get(name))
+                organization = await context.management.organizations.get(name)
             except NotFoundError:
                 continue
             role = "" if person is None else person.roles[name]
@@ -48,17 +48,14 @@ async def list_organizations(context: Context) -> Answer:
     return view.show("organizations.html", "Organizations", items=items, next=following, can=can)
 
 
-@PAGES.add("GET", "/organizations/new", Right.OPERATE)
-@PAGES.add("POST", "/organizations", Right.OPERATE)
+@PAGES.form("/organizations/new", Right.OPERATE, target="/organizations")
 async def create_organization(context: Context) -> Answer:
     """Show the form of a new organization, and create it."""
     view, fields, problem = View(context), await sent(context), ""
     if fields:
         try:
-            created = await settled(
-                context.guard.organizations.create(
-                    slug=fields.get("slug", ""), name=fields.get("name", ""), actor=context.caller
-                )
+            created = await context.management.organizations.create(
+                slug=fields.get("slug", ""), name=fields.get("name", ""), actor=context.caller
             )
             return view.go(f"/organizations/{created.slug}", "created")
         except REFUSALS as refused:
@@ -68,7 +65,8 @@ async def create_organization(context: Context) -> Answer:
         "/organizations",
         "Create the organization",
         problem=problem,
-        lead="It owns keys. Its short name is in addresses and on the command line, and stays.",
+        lead="An organization owns keys. Its short name is used in addresses and on the command "
+        "line, and can't be changed.",
         fields=[
             {"name": "name", "label": "Name", "value": fields.get("name", ""), "required": True},
             {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -11,12 +11,13 @@ from urllib.parse import parse_qsl, urlencode
 
 from werkzeug.datastructures import MultiDict
 
+from keyguard.admin.console.form_tokens import check_form, form_token
 from keyguard.admin.console.render import rendered
 from keyguard.admin.console.static import static_path
-from keyguard.admin.context import Context, unknown
-from keyguard.admin.csrf import check_form, check_origin, form_token
+from keyguard.admin.context import Context, Handler, unknown
 from keyguard.admin.endpoints import Table
-from keyguard.admin.exchange import Answer, Call, Problem, answer, settled
+from keyguard.admin.exchange import Answer, Call, Problem, answer
+from keyguard.admin.origins import check_origin
 from keyguard.admin.rights import Right, rights_of
 from keyguard.core.identity.person import Person
 from keyguard.core.identity.principal import Principal
@@ -30,10 +31,10 @@ NOTICES = {
     "created": "The organization was created.",
     "saved": "The changes were saved.",
     "revoked": "It was revoked.",
-    "stored": "Good. The token is not shown again.",
+    "stored": "The token will not be shown again.",
     "approved": "The request was approved.",
-    "counted": "Your approval counts.",
-    "asked": "The request was sent. You see here what is decided.",
+    "counted": "Your approval was recorded.",
+    "asked": "The request was sent. This page will show the decision.",
     "denied": "The request was denied.",
     "rescinded": "The approval was rescinded.",
     "withdrawn": "The request was withdrawn.",
@@ -42,7 +43,7 @@ NOTICES = {
 }
 """What a page says after a form did its work, by the parameter ``done``."""
 
-OUTDATED = "Somebody has changed it meanwhile. Here it is as it is now: make your change again"
+OUTDATED = "Somebody else has changed this. It is shown as it is now: make your change again"
 """What a form says that was made from another version of its record."""
 
 REFUSALS = (InvalidValueError, RefusedError)
@@ -52,9 +53,39 @@ _MOST_FIELDS = 2000
 _LONGEST_VERSION = 10
 
 
-def pages() -> Table:
-    """Return a table for pages and the targets of their forms."""
-    return Table(query=None, media_types=("text/html",))
+class Pages(Table):
+    """The pages on one subject, and what takes their forms."""
+
+    def __init__(self) -> None:
+        super().__init__(query=None, media_types=("text/html",))
+
+    def form(
+        self,
+        path: str,
+        right: Right | None = None,
+        *,
+        target: str = "",
+        reaches_far: Callable[[Context], Awaitable[bool]] | None = None,
+        page: str = "",
+        **more: bool,
+    ) -> Callable[[Handler], Handler]:
+        """Declare the function that follows as a page with a form, and as what takes the form.
+
+        Args:
+            path: The path of the page.
+            right: As :class:`~keyguard.admin.endpoints.Endpoint` has it.
+            target: The path that takes the form; by default that of the page.
+            reaches_far: Which forms take a recent sign-in, as the endpoint has it.
+            page: The path to come back to after that sign-in; by default that of the page.
+            more: Other arguments of both endpoints, by name.
+        """
+
+        def declare(handler: Handler) -> Handler:
+            self.add("GET", path, right, **more)(handler)
+            step_up = {"reaches_far": reaches_far, "page": page or path}
+            return self.add("POST", target or path, right, **step_up, **more)(handler)
+
+        return declare
 
 
 class Looker(NamedTuple):
@@ -146,8 +177,8 @@ class View:
         }
         found: dict[str, Key] = {}
         for family in filter(FAMILY_ID.match, parties):
-            listed = await settled(
-                self.context.guard.keys.list(organization=self.owner.id, family=family)
+            listed = await self.context.management.keys.list(
+                organization=self.owner.id, family=family
             )
             if listed.items:
                 found[family] = listed.items[-1]
@@ -277,7 +308,7 @@ async def view_of(context: Context) -> View:
     """Return the view of a page that is about the organization of the path.
 
     Raises:
-        AccessDenied: It does not exist, or the caller may not know of it.
+        AccessDenied: The organization does not exist, or the caller may not know of it.
         Problem: The caller may not do this there.
     """
     return View(context, await context.organization())
@@ -287,7 +318,7 @@ async def sent(context: Context) -> MultiDict[str, str]:
     """Return the fields of the form that was sent, once its token is checked; none if none was.
 
     Raises:
-        Problem: It is no form, or its token does not fit.
+        Problem: The body is no form, or its token is not valid.
     """
     if context.call.is_safe:
         return MultiDict()
@@ -295,7 +326,7 @@ async def sent(context: Context) -> MultiDict[str, str]:
         return context.sent
     request = context.call.request
     if request.mimetype != "application/x-www-form-urlencoded":
-        raise Problem(415, "Send the form as a browser does.")
+        raise Problem(415, "Send the form as application/x-www-form-urlencoded.")
     check_origin(context.call)
     body = await context.call.read()
     try:

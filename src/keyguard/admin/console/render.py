@@ -15,6 +15,7 @@ from keyguard.core.texts import escaped
 
 _TONES = {
     "active": "good",
+    "enabled": "good",
     "approved": "good",
     "claimed": "good",
     "pending": "warn",

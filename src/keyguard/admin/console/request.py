@@ -9,13 +9,12 @@ from typing import NamedTuple
 
 from keyguard.admin.console.forms import Choices, KeyForm, days_text, limits_text
 from keyguard.admin.console.keys import grants_by_form
-from keyguard.admin.console.page import REFUSALS, View, pages, sent
+from keyguard.admin.console.page import REFUSALS, Pages, View, sent
 from keyguard.admin.console.render import span
 from keyguard.admin.console.requests import section_of
 from keyguard.admin.console.tokens import made_once, show_token
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import StepUp
-from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.exchange import Answer
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import claims_admin
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
@@ -24,17 +23,17 @@ from keyguard.exceptions import NotFoundError, RefusedError
 
 _LOST = (
     "The token was shown once, right after the key was made. If you did not store it, press Make "
-    "it anew on the request's page: that revokes the unused key, and makes another. Rotate a key "
-    "that was used already."
+    "a new key on the request's page: that revokes the unused key, and makes a new one. Rotate a "
+    "key that was used already."
 )
 
 _ONE = "/requests/{request}"
-PAGES = pages()
+PAGES = Pages()
 
 
 async def _view(context: Context) -> tuple[View, KeyRequest]:
     request = await context.request()
-    owner = await settled(context.guard.organizations.get(request.organization))
+    owner = await context.management.organizations.get(request.organization)
     return View(context, owner), request
 
 
@@ -67,7 +66,10 @@ async def show_request(context: Context) -> Answer:
     """Show a request for a key."""
     view, request = await _view(context)
     asked = request.granted or request.asked
-    form = KeyForm(scopes=asked.scopes, lifetime=days_text(asked.expires_in))
+    lifetime = days_text(asked.expires_in)
+    if request.granted is None and not lifetime:  # no end is granted by choice, not by default
+        lifetime = Choices.of(context.guard, view.owner).default()
+    form = KeyForm(scopes=asked.scopes, lifetime=lifetime)
     return await _show(view, request, form)
 
 
@@ -122,9 +124,9 @@ def _missing(view: View, request: KeyRequest) -> int:
 
 
 async def _is_used(view: View, request: KeyRequest) -> bool:
-    """Tell whether the key of a request was used, or is gone."""
+    """Return whether the key of a request was used, or is gone."""
     try:
-        key = await settled(view.context.guard.keys.get(request.key or ""))
+        key = await view.context.management.keys.get(request.key or "")
     except NotFoundError:
         return True
     return key.last_used_at is not None or key.revoked_at is not None or key.successor is not None
@@ -158,9 +160,7 @@ async def _approves_admin(context: Context) -> bool:
     return await grants_by_form(context)
 
 
-@PAGES.add(
-    "POST", f"{_ONE}/approve", Right.DECIDE, step_up=StepUp(reaches_far=_approves_admin, form=_ONE)
-)
+@PAGES.add("POST", f"{_ONE}/approve", Right.DECIDE, reaches_far=_approves_admin, page=_ONE)
 async def approve_request(context: Context) -> Answer:
     """Approve a request, or a part of it."""
     view, request = await _view(context)
@@ -171,16 +171,16 @@ async def approve_request(context: Context) -> Answer:
     keeps_lifetime = form.lifetime == days_text(most.expires_in)
     try:
         if fields.get("version") != str(request.version):
-            raise RefusedError("Somebody has changed the request meanwhile. Look at it again.")
-        approved = await settled(
-            context.guard.requests.approve(
-                request.id,
-                scopes=form.scopes,
-                expires_in=most.expires_in if keeps_lifetime else form.expires_in,
-                note=form.note or None,
-                version=request.version,
-                actor=context.caller,
+            raise RefusedError(
+                "Somebody else changed the request in the meantime. Look at it again."
             )
+        approved = await context.management.requests.approve(
+            request.id,
+            scopes=form.scopes,
+            expires_in=most.expires_in if keeps_lifetime else form.expires_in,
+            note=form.note or None,
+            version=request.version,
+            actor=context.caller,
         )
     except REFUSALS as problem:
         return await _show(view, request, form, str(problem))
@@ -209,40 +209,40 @@ class Confirmation(NamedTuple):
 
 
 _DENY = Confirmation(
-    "deny", "Deny this request?", "The requester sees it, with your note.", "Deny the request"
+    "deny", "Deny this request?", "The requester sees this, with your note.", "Deny the request"
 )
 _RESCIND = Confirmation(
     "rescind",
     "Take the approval back?",
-    "The key can't be claimed then. The requester sees it, with your note.",
+    "The key can't be claimed after that. The requester sees this, with your note.",
     "Take it back",
 )
 _WITHDRAW = Confirmation(
     "withdraw",
     "Withdraw this request?",
-    "Nobody decides on it then, and no key is made. You can ask again.",
+    "Nobody can approve it after that, and no key is made. You can ask again.",
     "Withdraw it",
     noted=False,
 )
 _CLAIM = Confirmation(
     "claim",
     "Claim the key?",
-    "The key is made now. Its token is shown once, on the next page: have a safe place ready.",
+    "The key is made now. Its token is shown once, on the next page: be ready to store it.",
     "Make the key",
     noted=False,
     harmful=False,
 )
 _RECLAIM = Confirmation(
     "reclaim",
-    "Make the key anew?",
+    "Make a new key?",
     "The key was not used yet. It is revoked, and another one is made, whose token is shown once.",
-    "Make it anew",
+    "Make a new key",
     noted=False,
 )
 
 
 def _ask(view: View, request: KeyRequest, question: Confirmation, problem: str = "") -> Answer:
-    note = {"name": "note", "label": "Note", "hint": "The requester reads it."}
+    note = {"name": "note", "label": "Note", "hint": "The requester reads this."}
     return view.ask(
         question.title,
         f"/requests/{request.id}/{question.verb}",
@@ -257,31 +257,28 @@ def _ask(view: View, request: KeyRequest, question: Confirmation, problem: str =
     )
 
 
-@PAGES.add("GET", f"{_ONE}/deny", Right.DECIDE)
-@PAGES.add("POST", f"{_ONE}/deny", Right.DECIDE)
+@PAGES.form(f"{_ONE}/deny", Right.DECIDE)
 async def deny_request(context: Context) -> Answer:
     """Ask whether a request shall be denied, and deny it."""
-    return await _end(context, _DENY, context.guard.requests.deny, "denied")
+    return await _end(context, _DENY, context.management.requests.deny, "denied")
 
 
-@PAGES.add("GET", f"{_ONE}/rescind", Right.DECIDE)
-@PAGES.add("POST", f"{_ONE}/rescind", Right.DECIDE)
+@PAGES.form(f"{_ONE}/rescind", Right.DECIDE)
 async def rescind_request(context: Context) -> Answer:
     """Ask whether an approval shall be taken back, and take it back."""
-    return await _end(context, _RESCIND, context.guard.requests.rescind, "rescinded")
+    return await _end(context, _RESCIND, context.management.requests.rescind, "rescinded")
 
 
-@PAGES.add("GET", f"{_ONE}/withdraw", Right.ASK, own=True)
-@PAGES.add("POST", f"{_ONE}/withdraw", Right.ASK, own=True)
+@PAGES.form(f"{_ONE}/withdraw", Right.ASK, own=True)
 async def withdraw_request(context: Context) -> Answer:
     """Ask whether a request shall be withdrawn, and withdraw it."""
-    return await _end(context, _WITHDRAW, context.guard.requests.withdraw, "withdrawn")
+    return await _end(context, _WITHDRAW, context.management.requests.withdraw, "withdrawn")
 
 
 async def _end(
     context: Context,
     question: Confirmation,
-    end: Callable[..., KeyRequest | Awaitable[KeyRequest]],
+    end: Callable[..., Awaitable[KeyRequest]],
     done: str,
 ) -> Answer:
     view, request = await _view(context)
@@ -290,7 +287,7 @@ async def _end(
         return _ask(view, request, question)
     note = {"note": fields.get("note", "").strip() or None} if question.noted else {}
     try:
-        await settled(end(request.id, actor=context.caller, **note))
+        await end(request.id, actor=context.caller, **note)
     except REFUSALS as problem:
         return _ask(view, request, question, str(problem))
     return view.go(f"/requests/{request.id}", done)
@@ -300,25 +297,20 @@ async def _claims_admin(context: Context) -> bool:
     return await claims_admin(context, await context.request())
 
 
-_STEP_UP = StepUp(reaches_far=_claims_admin, form=_ONE)
-
-
-@PAGES.add("GET", f"{_ONE}/claim", Right.ASK, own=True)
-@PAGES.add("POST", f"{_ONE}/claim", Right.ASK, own=True, step_up=_STEP_UP)
+@PAGES.form(f"{_ONE}/claim", Right.ASK, own=True, reaches_far=_claims_admin, page=_ONE)
 async def claim_key(context: Context) -> Answer:
     """Ask whether the key of a request shall be made, make it, and show its token once."""
-    return await _claim(context, _CLAIM, context.guard.requests.claim)
+    return await _claim(context, _CLAIM, context.management.requests.claim)
 
 
-@PAGES.add("GET", f"{_ONE}/reclaim", Right.ASK, own=True)
-@PAGES.add("POST", f"{_ONE}/reclaim", Right.ASK, own=True, step_up=_STEP_UP)
+@PAGES.form(f"{_ONE}/reclaim", Right.ASK, own=True, reaches_far=_claims_admin, page=_ONE)
 async def reclaim_key(context: Context) -> Answer:
-    """Ask whether the key of a request shall be made anew, make it, and show its token once."""
-    return await _claim(context, _RECLAIM, context.guard.requests.reclaim)
+    """Ask whether the key of a request shall be made again, make it, and show its token once."""
+    return await _claim(context, _RECLAIM, context.management.requests.reclaim)
 
 
 async def _claim(
-    context: Context, question: Confirmation, make: Callable[..., IssuedKey | Awaitable[IssuedKey]]
+    context: Context, question: Confirmation, make: Callable[..., Awaitable[IssuedKey]]
 ) -> Answer:
     view, request = await _view(context)
     fields = await sent(context)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from keyguard.admin.console.forms import Choices, KeyForm
-from keyguard.admin.console.page import REFUSALS, View, pages, sent, view_of
+from keyguard.admin.console.page import REFUSALS, Pages, View, sent, view_of
 from keyguard.admin.context import Context
-from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.exchange import Answer
 from keyguard.admin.rights import Right
 from keyguard.core.keys.requests import RequestStatus
 
@@ -14,25 +14,21 @@ _WAITING = 50
 DECIDED = tuple(status for status in RequestStatus if status is not RequestStatus.PENDING)
 
 _ALL = "/organizations/{organization}/requests"
-PAGES = pages()
+PAGES = Pages()
 
 
 @PAGES.add("GET", _ALL, Right.READ_REQUESTS)
 async def list_requests(context: Context) -> Answer:
     """List the requests for keys of an organization."""
     view = await view_of(context)
-    waiting = await settled(
-        context.guard.requests.list(
-            organization=view.owner.id, statuses=[RequestStatus.PENDING], limit=_WAITING
-        )
+    waiting = await context.management.requests.list(
+        organization=view.owner.id, statuses=[RequestStatus.PENDING], limit=_WAITING
     )
-    decided = await settled(
-        context.guard.requests.list(
-            organization=view.owner.id,
-            statuses=DECIDED,
-            after=view.query("after") or None,
-            limit=_ROWS,
-        )
+    decided = await context.management.requests.list(
+        organization=view.owner.id,
+        statuses=DECIDED,
+        after=view.query("after") or None,
+        limit=_ROWS,
     )
     return view.show(
         "requests.html",
@@ -46,8 +42,7 @@ async def list_requests(context: Context) -> Answer:
     )
 
 
-@PAGES.add("GET", f"{_ALL}/new", Right.ASK)
-@PAGES.add("POST", _ALL, Right.ASK)
+@PAGES.form(f"{_ALL}/new", Right.ASK, target=_ALL)
 async def create_request(context: Context) -> Answer:
     """Show the form of a request for a key, and ask for the key."""
     view = await view_of(context)
@@ -56,16 +51,14 @@ async def create_request(context: Context) -> Answer:
     form.fill(fields)
     if fields and "preview" not in fields:
         try:
-            created = await settled(
-                context.guard.requests.create(
-                    organization=view.owner.id,
-                    name=form.name,
-                    scopes=form.scopes,
-                    expires_in=form.expires_in,
-                    allowed_networks=form.allowed_networks,
-                    reason=" ".join((form.reason or "").split()) or None,
-                    actor=context.caller,
-                )
+            created = await context.management.requests.create(
+                organization=view.owner.id,
+                name=form.name,
+                scopes=form.scopes,
+                expires_in=form.expires_in,
+                allowed_networks=form.allowed_networks,
+                reason=" ".join((form.reason or "").split()) or None,
+                actor=context.caller,
             )
             return view.go(f"/requests/{created.request.id}", "asked")
         except REFUSALS as refused:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import TypeVar
 
 from werkzeug.datastructures import MultiDict
 
 from keyguard.admin.console.forms import changed_limits, days_text, limits_text
-from keyguard.admin.console.page import OUTDATED, REFUSALS, pages, sent, version_of, view_of
+from keyguard.admin.console.page import OUTDATED, REFUSALS, Pages, sent, version_of, view_of
 from keyguard.admin.context import Context
-from keyguard.admin.endpoints import StepUp
-from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.exchange import Answer
 from keyguard.admin.rights import Right
 from keyguard.admin.step_up import disables
 from keyguard.core.keys.records import Organization
@@ -25,19 +24,22 @@ T = TypeVar("T")
 _ONE = "/organizations/{organization}"
 _FIELDS = {
     "name": ("Name", ""),
-    "time_zone": ("Time zone", "Whose days its usage is kept in, such as Europe/Berlin."),
+    "time_zone": (
+        "Time zone",
+        "Its usage is kept by the days of this zone, such as Europe/Berlin.",
+    ),
     "limits": ("Limits", "Such as burst=100/minute; daily=5000/day."),
     "scopes": (
         "Scopes",
-        "The most that its keys may do, with spaces. Empty for all, - for none.",
+        "The scopes that its keys may have, separated by spaces. Empty for all, - for none.",
     ),
-    "max_days": ("Longest lifetime of a key, in days", "Empty for no bound."),
-    "max_keys": ("Number of keys", "Empty for no bound."),
-    "plan": ("Plan", "Its name in the settings. Empty for none."),
+    "max_days": ("Longest lifetime of a key, in days", "Empty for no maximum."),
+    "max_keys": ("Number of keys", "Empty for no maximum."),
+    "plan": ("Plan", "The name of a plan in the settings of the service. Empty for none."),
 }
 """The label of each field of the form, and its hint."""
 
-PAGES = pages()
+PAGES = Pages()
 
 
 @PAGES.add("GET", f"{_ONE}/settings", Right.READ_ORGANIZATION)
@@ -75,12 +77,11 @@ async def _changes_bounds(context: Context) -> bool:
     return any(bound is not UNCHANGED for bound in bounds)
 
 
-@PAGES.add("GET", f"{_ONE}/edit", Right.CHANGE_ORGANIZATION)
-@PAGES.add(
-    "POST",
-    f"{_ONE}/settings",
+@PAGES.form(
+    f"{_ONE}/edit",
     Right.CHANGE_ORGANIZATION,
-    step_up=StepUp(reaches_far=_changes_bounds, form=f"{_ONE}/edit"),
+    target=f"{_ONE}/settings",
+    reaches_far=_changes_bounds,
 )
 async def change_settings(context: Context) -> Answer:
     """Show the form of an organization's settings, and change them."""
@@ -89,19 +90,17 @@ async def change_settings(context: Context) -> Answer:
     if fields:
         try:
             limits, scopes, lifetime, number, plan = _bounds(fields, view.owner)
-            await settled(
-                context.guard.organizations.update(
-                    view.owner.id,
-                    name=fields.get("name", ""),
-                    time_zone=fields.get("time_zone", ""),
-                    limits=limits,
-                    scopes=scopes,
-                    max_key_lifetime=lifetime,
-                    max_keys=number,
-                    plan=plan,
-                    version=version_of(fields.get("version", "")),
-                    actor=context.caller,
-                )
+            await context.management.organizations.update(
+                view.owner.id,
+                name=fields.get("name", ""),
+                time_zone=fields.get("time_zone", ""),
+                limits=limits,
+                scopes=scopes,
+                max_key_lifetime=lifetime,
+                max_keys=number,
+                plan=plan,
+                version=version_of(fields.get("version", "")),
+                actor=context.caller,
             )
             return view.go(f"{view.home}/settings", "saved")
         except OutdatedError:
@@ -191,32 +190,27 @@ def _lifetime(fields: MultiDict[str, str], old: timedelta | None) -> timedelta |
         raise InvalidValueError("the longest lifetime takes a number of days") from None
 
 
-@PAGES.add("GET", f"{_ONE}/disable", Right.CHANGE_ORGANIZATION)
-@PAGES.add(
-    "POST",
-    f"{_ONE}/disable",
-    Right.CHANGE_ORGANIZATION,
-    step_up=StepUp(reaches_far=disables, form=f"{_ONE}/disable"),
-)
+@PAGES.form(f"{_ONE}/disable", Right.CHANGE_ORGANIZATION, reaches_far=disables)
 async def disable_organization(context: Context) -> Answer:
     """Ask whether an organization shall be disabled, and disable it."""
     lead = "None of its keys works until somebody enables it again. No key is lost."
-    return await _switch(context, "disable", lead, context.guard.organizations.disable)
+    return await _switch(context, "disable", lead, context.management.organizations.disable)
 
 
-@PAGES.add("GET", f"{_ONE}/enable", Right.CHANGE_ORGANIZATION)
-@PAGES.add("POST", f"{_ONE}/enable", Right.CHANGE_ORGANIZATION)
+@PAGES.form(f"{_ONE}/enable", Right.CHANGE_ORGANIZATION)
 async def enable_organization(context: Context) -> Answer:
     """Ask whether an organization shall be enabled, and enable it."""
-    lead = "Its keys work again, as far as they have not ended."
-    return await _switch(context, "enable", lead, context.guard.organizations.enable)
+    lead = "Its keys work again, except those that have ended."
+    return await _switch(context, "enable", lead, context.management.organizations.enable)
 
 
-async def _switch(context: Context, verb: str, lead: str, switch: Callable[..., object]) -> Answer:
+async def _switch(
+    context: Context, verb: str, lead: str, switch: Callable[..., Awaitable[object]]
+) -> Answer:
     view, problem = await view_of(context), ""
     if await sent(context):
         try:
-            await settled(switch(view.owner.id, actor=context.caller))
+            await switch(view.owner.id, actor=context.caller)
             return view.go(f"{view.home}/settings", f"{verb}d")
         except RefusedError as refused:
             problem = str(refused)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import urlencode
 
-from keyguard.admin.console.page import View, pages, sent
+from keyguard.admin.console.page import Pages, View, sent
 from keyguard.admin.console.tokens import CLEARED
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, Problem
@@ -15,15 +15,14 @@ from keyguard.core.tokens.secret import Secret
 
 _PLAIN_PATH = re.compile(r"/[0-9A-Za-z/_.-]*\Z")
 _OF_THE_KEY = frozenset(Reason) - {Reason.STORE_UNAVAILABLE, Reason.TOO_MANY_FAILURES}
-_NO_KEY = "This key does not work here. It takes one that is active and has the scope admin."
+_NO_KEY = "This key can't sign in. Use an active key with the scope admin."
 
-PAGES = pages()
-BY_KEY = pages()
+PAGES = Pages()
+BY_KEY = Pages()
 """The pages of a console to which people may sign in with a key."""
 
 
-@BY_KEY.add("GET", "/sign-in", anonymous=True)
-@BY_KEY.add("POST", "/sign-in", anonymous=True)
+@BY_KEY.form("/sign-in", anonymous=True)
 async def sign_in(context: Context) -> Answer:
     """Ask for a key, and begin a session with it."""
     problem = ""
@@ -60,8 +59,7 @@ def _next(context: Context) -> str:
     return path if is_own and is_plain else "/"
 
 
-@PAGES.add("GET", "/sign-in/{code}", anonymous=True)
-@PAGES.add("POST", "/sign-in/{code}", anonymous=True)
+@PAGES.form("/sign-in/{code}", anonymous=True)
 async def follow(context: Context) -> Answer:
     """Show a button, as mail scanners open links, and begin the session that a link is for."""
     code = context.parameters["code"]

@@ -8,7 +8,7 @@ from datetime import timedelta
 from hashlib import sha256
 
 from keyguard.admin.console.page import View
-from keyguard.admin.exchange import Answer, settled
+from keyguard.admin.exchange import Answer
 from keyguard.core.keys.records import Key
 from keyguard.core.keys.results import IssuedKey
 from keyguard.core.keys.temporary import Temporary
@@ -28,7 +28,7 @@ CLEARED = ("Clear-Site-Data", '"cache"')
 async def made_once(
     view: View,
     once: str,
-    make: Callable[[], IssuedKey | Awaitable[IssuedKey]],
+    make: Callable[[], Awaitable[IssuedKey]],
     *,
     version: int | None = None,
 ) -> IssuedKey | None:
@@ -38,23 +38,23 @@ async def made_once(
 
     Args:
         view: The page.
-        once: What tells a second sending of the same form from another form.
+        once: A mark by which a second sending of the same form is recognized.
         make: Makes the key.
         version: The version of the record that this changes, if there is one: while it has that
             version, nothing was made.
     """
-    temporary, text = view.context.guard.temporary, str(version or "")
+    temporary, text = view.context.management.temporary, str(version or "")
     digest = sha256(f"{view.context.call.request.path} {once}".encode()).hexdigest()
     record = Temporary("form", digest, text, view.now + _REPEATED)
-    if not await settled(temporary.put(record)):
-        before = await settled(temporary.find(record.kind, digest))
+    if not await temporary.put(record):
+        before = await temporary.find(record.kind, digest)
         if version is None or before is None or before.value != text:
             return None
     try:
-        return await settled(make())
+        return await make()
     except (InvalidValueError, RefusedError):
         if version is None:
-            await settled(temporary.drop(record.kind, digest))
+            await temporary.drop(record.kind, digest)
         raise
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, time, timedelta, tzinfo
 from urllib.parse import urlencode
 
 from keyguard.admin.console.charts import Asked
-from keyguard.admin.console.page import View, pages, view_of
+from keyguard.admin.console.page import Pages, View, view_of
 from keyguard.admin.context import Context
 from keyguard.admin.exchange import Answer, Problem, answer
 from keyguard.admin.rights import Right
@@ -29,7 +29,7 @@ _BACK = {
 }
 
 _ONE = "/organizations/{organization}"
-PAGES = pages()
+PAGES = Pages()
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +115,7 @@ async def show_usage(context: Context) -> Answer:
     chart = report = None
     try:
         asked = _asked(view, wanted)
-        items, report = await asked.read(context.guard)
+        items, report = await asked.read(context.management.usage)
         table, chart = UsageTable.of(asked, items), asked.chart(items)
     except (InvalidValueError, ConfigurationError) as wrong:
         problem = str(wrong)
@@ -143,7 +143,7 @@ async def download_usage(context: Context) -> Answer:
     view = await view_of(context)
     try:
         asked = _asked(view, _wanted(view))
-        items, _ = await asked.read(context.guard)
+        items, _ = await asked.read(context.management.usage)
     except (InvalidValueError, ConfigurationError) as wrong:
         raise Problem(422, str(wrong)) from None
     text = io.StringIO()

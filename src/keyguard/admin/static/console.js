@@ -1,13 +1,15 @@
 // Everything works without this module. It adds copying, relative times, dialogs and live filters.
-const units = [["year", 31536e3], ["month", 2592e3], ["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]];
-const words = new Intl.RelativeTimeFormat("en", { numeric: "auto" });
+// Unit, seconds, how many make the next.
+const units = [["second", 1, 60], ["minute", 60, 60], ["hour", 3600, 24], ["day", 86400, 730], ["year", 31536e3, 1e9]];
+const words = new Intl.RelativeTimeFormat("en");
 
 const tell = (root) => {
   for (const time of root.querySelectorAll("time[data-ago]")) {
     const exact = time.title || time.textContent;
     const seconds = (new Date(time.dateTime) - Date.now()) / 1000;
-    const [unit, size] = units.find(([, size]) => Math.abs(seconds) >= size) ?? units.at(-1);
-    const ago = words.format(Math.trunc(seconds / size), unit);
+    const [unit, size] = units.find(([, size, end]) => Math.abs(seconds / size) < end - 0.5);
+    const count = Math.round(seconds / size);
+    const ago = count ? words.format(count, unit) : "just now";
     time.title = exact;
     time.textContent = time.dataset.ago ? `${exact} (${ago})` : ago;
   }
