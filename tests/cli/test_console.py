@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import re
 import signal
@@ -14,6 +15,7 @@ from wsgiref.simple_server import make_server
 import pytest
 
 from keyguard.admin import Console
+from keyguard.cli import console
 from keyguard.cli.console import _ending_on, _Handler, _Server
 from tests.admin.pages.rooms import Browser, text_of
 from tests.cli.conftest import Program, Store
@@ -75,7 +77,14 @@ def test_a_link_signs_a_key_in(keyguard: Program, store: Store, visitor: Visitor
         (["--operator", "--role", "acme=auditor"], "give --operator"),
         (["--key", "0" * 16, "--person", "ada"], "give --operator"),
         (["--role", "acme"], "--role takes ORG=ROLE"),
-        (["--role", "acme=boss"], "'boss' is no role"),
+        (["--role", "acme=boss"], "'boss' is not a valid role"),
+        (["--role", "acme=boss"], "For an operator give --operator"),
+        (
+            ["--operator", "--at", "keys.example/keys"],
+            "--at takes an address that begins with http:// or https://",
+        ),
+        (["--operator", "--at", "http://"], "--at takes an address"),
+        (["--operator", "--at", "HTTP://keys.example/?a=1"], "--at takes an address"),
         (["--role", "acme=auditor", "--role", "acme=developer"], "--role gives 'acme' twice"),
         (["--role", "acme=auditor", "--role", "acne=developer"], "there is no organization 'acne'"),
         (["--key", "0" * 16], "there is no key"),
@@ -93,7 +102,7 @@ def test_a_link_for_a_key_without_admin_is_refused(keyguard: Program, store: Sto
 
     run = keyguard("console", "login", "--key", key.id)
 
-    assert f"key '{key.id}' has not the scope admin" in run.sentence
+    assert f"key '{key.id}' does not have the scope admin" in run.sentence
 
 
 def test_the_console_is_served_until_it_is_interrupted(
@@ -110,7 +119,8 @@ def test_the_console_is_served_until_it_is_interrupted(
     with socket.create_connection(("127.0.0.1", port)) as slow:
         slow.sendall(b"GET / HT")  # others are served meanwhile
         assert b"This link signs you in once." in answered(200, port, found[2])
-        answered(421, port, found[2], host="keys.evil.example")
+        elsewhere = answered(421, port, found[2], host="keys.evil.example").decode()
+        assert f"Open http://localhost:{port}/</p>" in elsewhere
     run.interrupt()
     assert run.finish() == 130
     assert run.text.count("/sign-in/") == 1
@@ -166,4 +176,32 @@ def test_sigterm_ends_it_like_ctrl_c() -> None:
 
 
 def test_a_port_that_is_taken_is_told(keyguard: Program, store: Store) -> None:
-    assert "port 99999 can't be listened on" in keyguard("console", "--port", "99999").sentence
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = keyguard("console", "--port", str(port))
+
+    another = port + 1 if port < 65535 else 8123
+    assert (run.status, run.sentence) == (
+        2,
+        f"port {port} is taken; choose another one, such as: keyguard console --port {another}",
+    )
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "99999"])
+def test_a_port_that_can_not_be_is_told(keyguard: Program, store: Store, port: str) -> None:
+    run = keyguard("console", "--port", port)
+
+    assert (run.status, run.sentence) == (2, "--port takes 1 to 65535, or 0 for any that is free")
+
+
+def test_an_address_that_can_not_be_listened_on_is_told(
+    keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(console, "make_server", refuse)
+
+    run = keyguard("console", "--port", "80")
+
+    assert (run.status, run.sentence) == (2, "can't listen on port 80 (Permission denied)")

@@ -77,8 +77,8 @@ def test_a_damaged_key_is_revoked(keyguard: Program, store: Store) -> None:
     assert "restore it from a backup or delete it" in shown.sentence
     assert revoked.stdout == f"Key {key.id} was revoked. Its record is damaged and can't be read.\n"
     unchanged = (
-        f"Key {key.id} was not changed. Its record is damaged and can't be read; something "
-        "stands already where the time of its revocation belongs.\n"
+        f"Key {key.id} was not changed. Its record is damaged and can't be read, but its "
+        "field for the time of a revocation is filled already.\n"
     )
     assert (again.status, again.stdout) == (0, unchanged)
     assert (family.status, family.stdout) == (0, unchanged)

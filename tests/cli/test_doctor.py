@@ -165,7 +165,7 @@ def test_replicas_for_which_no_change_waits_are_a_problem_and_so_are_missing_one
         monkeypatch.setenv("KEYGUARD_DURABLE_REPLICAS", "2")
         run = keyguard("doctor", "--url", servers.url)
         assert run.status == 1
-        assert "has 1 replicas, and each change waits for 2 in vain" in run.stdout
+        assert "has 1 replicas, so each change waits in vain for 2" in run.stdout
 
 
 @pytest.mark.parametrize(

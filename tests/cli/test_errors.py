@@ -56,6 +56,25 @@ def test_a_url_that_can_not_be_used_is_wrong_usage_and_shows_no_password(
     assert "hunter2" not in done.sentence
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("init", "--config", "--pepper-file", "pepper.txt"),
+        ("org", "create", "acme"),
+        ("key", "verify"),
+        ("console",),
+    ],
+)
+def test_a_store_that_ends_with_the_command_is_refused(
+    keyguard: Program, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    done = keyguard(*command, "--url", "memory://")
+
+    assert done.status == 2
+    assert done.sentence.startswith("memory:// lasts only as long as this command: name a store")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
 def test_a_database_that_can_not_be_reached_is_a_failure_that_says_why(
     scheme: str, keyguard: Program
@@ -116,7 +135,7 @@ def test_a_file_that_is_not_a_database_is_a_failure(keyguard: Program, tmp_path:
     ("name", "value", "words"),
     [
         ("KEYGUARD_CACHE_SIZE", "lots", "KEYGUARD_CACHE_SIZE takes a whole number"),
-        ("KEYGUARD_PREFIX", "Kg", "'Kg' is no token prefix"),
+        ("KEYGUARD_PREFIX", "Kg", "'Kg' is not a valid token prefix"),
         ("KEYGUARD_PEPPER", "short", "a pepper takes at least 32 random bytes"),
         (
             "KEYGUARD_PEPPER_FILE",
@@ -153,7 +172,11 @@ def test_a_setting_that_can_not_be_read_is_wrong_usage(
             "missing option '--name'; see keyguard key create --help",
         ),
         (("org", "list", "--url"), "option '--url' requires an argument"),
-        (("key", "list", "--limit", "many"), "invalid value for '--limit'"),
+        (
+            ("key", "list", "--limit", "many"),
+            "--limit takes a whole number; see keyguard key list --help",
+        ),
+        (("kay", "list"), "no such command 'kay'. Did you mean 'key'? See keyguard --help"),
         (("key\x1b[2J",), r"no such command 'key\x1b[2J'"),
     ],
 )
@@ -265,9 +288,12 @@ def test_a_process_that_fails_leaves_one_sentence_and_its_code(
     refused = process("key", "create", "--org", "nope", "--name", "ci")
     misused = process("key", "create", "--org", "acme", "--name", "ci", "--expires-in", "soon")
 
-    assert (refused.status, refused.sentence) == (1, "there is no organization 'nope'")
+    assert (refused.status, refused.sentence) == (
+        1,
+        "there is no organization 'nope'; keyguard org list shows all",
+    )
     assert misused.status == 2
-    assert "is not a length of time" in misused.sentence
+    assert "takes a length of time" in misused.sentence
     assert store.keys() == ()
 
 

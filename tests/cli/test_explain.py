@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.cli.conftest import Program, Store
+from tests.cli.conftest import PROGRAM, Program, Run, Store
+from tests.route_report.apps import OWN
 
 APPS = "tests.route_report.apps"
 
@@ -53,8 +57,139 @@ def test_a_request_is_explained_by_its_route_its_rules_and_a_key_s_scopes(
     done = keyguard("explain", method, path, f"{APPS}:{app}", *scopes, "--json")
 
     assert (done.json["route"], done.json["rules"], done.json["let_in"]) == expected
-    assert done.status == (1 if expected[2] is False else 0)
+    is_unguarded = expected[1] == []
+    assert done.status == (1 if is_unguarded or expected[2] is False else 0)
     assert "?" not in done.json["path"]
+
+
+@pytest.mark.parametrize("scopes", ["x:y,inference:write", "x:y, inference:write"])
+def test_scopes_are_separated_by_commas_as_in_other_commands(
+    keyguard: Program, scopes: str
+) -> None:
+    app = f"{APPS}:wrapped"
+    done = keyguard("explain", "POST", "/v1/inference", app, "--scope", scopes)
+
+    assert done.status == 0
+    assert "Let in   yes: it has the scopes\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"),
+    [
+        ("GET", "/v1/inference", "/v1/inference, which takes POST and not GET"),
+        ("POST", "/v1/models/x", "/v1/models/{model_id}, which takes GET, PUT and not POST"),
+        ("POST", "/ws", "/ws, which takes WebSocket and not POST"),
+        ("POST", "/reports/7", "/reports/{id:int}, which takes DELETE, GET and not POST"),
+        ("HEAD", "/v1/models/x", "/v1/models/{model_id}"),
+        ("OPTIONS", "/v1/inference", "/v1/inference"),  # which something else may answer
+    ],
+)
+def test_a_method_that_the_route_does_not_take_is_named(
+    keyguard: Program, method: str, path: str, expected: str
+) -> None:
+    shown = keyguard("explain", method, path, f"{APPS}:wrapped")
+
+    assert shown.status == 0
+    assert f"Route    {expected}\n" in shown.stdout
+    takes = explained(keyguard, method, path, f"{APPS}:wrapped")["takes"]
+    assert (takes is None) is (" not " not in expected)
+
+
+def test_a_key_is_judged_by_the_settings_of_the_application(
+    keyguard: Program, store: Store
+) -> None:
+    with store.open(**OWN) as guard:
+        guard.organizations.update("acme", plan="pro")
+        issued = guard.keys.issue(
+            organization="acme", name="ci", scopes=["admin"], allowed_networks=["192.0.2.0/24"]
+        )
+    asked = ("POST", "/v1/inference", f"{APPS}:with_settings")
+
+    found = explained(keyguard, *asked, "--token-stdin", stdin=issued.token.reveal())
+
+    assert (found["let_in"], found["plan"]) == (True, "pro")
+    assert found["limits"] == ["inference 600/minute per key"]
+    assert explained(keyguard, *asked, "--scope", "admin")["let_in"] is True
+    other = ("POST", "/v1/inference", f"{APPS}:starlette_app")
+    refused = explained(keyguard, *other, "--token-stdin", stdin=issued.token.reveal())
+    assert refused["why"] == (
+        "token_malformed: this is not a token of this service: a token is kg_live_ and 66 "
+        "characters, and this one has a wrong prefix, length or checksum"
+    )
+    assert explained(keyguard, *other, "--scope", "admin")["let_in"] is False
+
+
+def test_a_pepper_file_comes_before_the_peppers_of_the_application(
+    keyguard: Program, store: Store, tmp_path: Any
+) -> None:
+    pepper = "DAeFbNafUXXzI7Tn-rHnpF2mCE0A_l0Le8YWhAvVJ3GKCNa8uRh5mnQfiKj9sJVV"
+    (tmp_path / "pepper").write_text(pepper)
+    with store.open(**OWN | {"peppers": [pepper]}) as guard:
+        issued = guard.keys.issue(organization="acme", name="ci", scopes=["admin"])
+    asked = ("POST", "/v1/inference", f"{APPS}:with_settings", "--token-stdin")
+
+    token = issued.token.reveal()
+
+    assert explained(keyguard, *asked, "--pepper-file", "pepper", stdin=token)["let_in"] is True
+    lacking = keyguard("explain", *asked, stdin=token)
+    assert (lacking.status, "needs the pepper" in lacking.sentence) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("key", "verify"),
+        ("explain", "POST", "/v1/inference", f"{APPS}:starlette_app", "--token-stdin"),
+    ],
+)
+def test_a_question_about_a_token_changes_nothing_in_the_store(
+    keyguard: Program, store: Store, tmp_path: Any, command: tuple[str, ...]
+) -> None:
+    pepper = "DAeFbNafUXXzI7Tn-rHnpF2mCE0A_l0Le8YWhAvVJ3GKCNa8uRh5mnQfiKj9sJVV"
+    (tmp_path / "pepper").write_text(pepper)
+    issued = store.issue(scopes=["inference:write"])
+    with store.open() as guard:
+        before = guard._store.find_key(issued.key.id)
+
+    done = keyguard(*command, "--pepper-file", "pepper", stdin=issued.token.reveal())
+
+    assert done.status == 0
+    with store.open() as guard:
+        assert guard._store.find_key(issued.key.id) == before
+        report = guard.usage.report(organization=issued.key.organization, step="hour")
+    assert before is not None
+    assert (before.key.last_used_at, sum(item.n for item in report.items)) == (None, 0)
+
+
+@pytest.mark.parametrize("path", ["/v1/inference", "/healthz"])
+def test_a_token_of_another_organization_than_the_named_one_is_refused(
+    keyguard: Program, store: Store, path: str
+) -> None:
+    issued = store.issue(scopes=["inference:write"])
+    with store.open() as guard:
+        other = guard.organizations.create("other", name="Other")
+    asked = ("explain", "POST", path, f"{APPS}:starlette_app", "--token-stdin")
+
+    done = keyguard(*asked, "--org", "other", stdin=issued.token.reveal())
+
+    assert done.status == 2
+    assert done.sentence == (
+        f"the token's key belongs to organization {issued.key.organization}, but --org names "
+        f"{other.id}: leave out --org, because the plan of the key's organization counts"
+    )
+    assert keyguard(*asked, "--org", "acme", stdin=issued.token.reveal()).status == 0
+
+
+def test_a_key_store_that_fails_is_an_error_and_no_refusal_of_the_key(
+    keyguard: Program, store: Store
+) -> None:
+    token = store.issue().token.reveal()
+    store.path.write_bytes(b"no database")
+
+    done = keyguard("explain", "GET", "/", "--token-stdin", stdin=token)
+
+    assert done.status == 1
+    assert "file is not a database" in done.sentence
 
 
 def test_what_is_lacking_is_named(keyguard: Program) -> None:
@@ -73,11 +208,12 @@ def test_a_token_says_for_itself_whether_it_would_be_let_in(
     asked = ("POST", "/v1/inference", f"{APPS}:starlette_app", "--token-stdin")
 
     assert explained(keyguard, *asked, stdin=issued.token.reveal())["let_in"] is True
+    assert "Plan" not in keyguard("explain", *asked, stdin=issued.token.reveal()).stdout
     with store.open() as guard:
         guard.keys.revoke(issued.key.id)
     refused = keyguard("explain", *asked, stdin=issued.token.reveal())
     assert refused.status == 1
-    assert refused.stdout.endswith(f"Let in   no: key_revoked (key {issued.key.id})\n")
+    assert refused.stdout.endswith(f"Let in   no: key_revoked: key {issued.key.id} is revoked\n")
     assert issued.token.reveal() not in refused.stdout + refused.stderr
 
 
@@ -93,16 +229,112 @@ def test_without_an_application_the_rules_of_the_settings_decide(
     assert done.status == 1
     assert done.stdout == (
         "Request  GET /write\n"
+        "Route    unknown, like what decorators ask for: no application was read\n"
         "Rule     /write\n"
         "Needs    scopes inference:write\n"
         "Let in   no: scope_missing: it needs inference:write\n"
     )
+    monkeypatch.setenv("KEYGUARD_SCOPES", "inference:write,inference:read")
+    slip = keyguard("explain", "GET", "/write", "--scope", "inference:wriet,inference:read")
+    assert " ".join(slip.stdout.split()).endswith(
+        "scope_missing: it needs inference:write; the catalogue does not know inference:wriet"
+    )
+    monkeypatch.delenv("KEYGUARD_SCOPES")
+    open_path = keyguard("explain", "GET", "/other", "--scope", "a:b")
+    assert open_path.stdout.endswith(
+        "Let in   yes: every key that works is let in, by the rules of the settings alone\n"
+    )
+    assert explained(keyguard, "GET", "/write")["routes_read"] is False
+
+
+def test_an_application_that_can_not_be_read_is_said_to_be_so(keyguard: Program) -> None:
+    done = keyguard("explain", "GET", "/v1/models/large", f"{APPS}:shut")
+
+    assert done.status == 0
+    assert (
+        "Route    unknown, like what decorators ask for: the application can't be read\n"
+        in done.stdout
+    )
+
+
+def test_a_request_that_no_middleware_guards_is_a_problem(keyguard: Program) -> None:
+    done = keyguard("explain", "GET", "/other", f"{APPS}:partly")
+
+    assert done.status == 1
+    assert "Let in   yes: no keyguard middleware guards it\n" in done.stdout
+    assert "\nproblem  public, as no keyguard middleware stands before it" in done.stdout
+
+
+PROJECT = """
+from django.http import HttpResponse
+from django.urls import path
+from keyguard import Keyguard, Rule, rate_limit, require_scopes
+from rest_framework.views import APIView
+
+SECRET_KEY = "x"
+ROOT_URLCONF = "shop"
+INSTALLED_APPS = ["keyguard.adapters.django"]
+MIDDLEWARE = ["keyguard.adapters.django.KeyguardMiddleware"]
+KEYGUARD = {
+    "guard": lambda: Keyguard("memory://"),
+    "rules": [Rule("/orders", scopes=["orders:read"])],
+}
+
+@require_scopes("orders:sign")
+def view(request):
+    return HttpResponse()
+
+@rate_limit("60/minute")
+class Report(APIView):
+    def get(self, request): ...
+
+urlpatterns = [path("orders", view), path("report", Report.as_view())]
+"""
+DJANGO = (sys.executable, "-m", "django", "keyguard")
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "shop.py").write_text(PROJECT)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "shop")
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("program", [PROGRAM, DJANGO])
+def test_the_django_project_is_read_without_being_named(
+    program: tuple[str, ...], process: Callable[..., Run]
+) -> None:
+    done = process("explain", "GET", "/orders", "--scope", "orders:read", program=program)
+
+    assert done.stdout == (
+        "Request  GET /orders\n"
+        "Route    /orders\n"
+        "Rule     /orders\n"
+        "Needs    scopes orders:read, orders:sign\n"
+        "Let in   no: scope_missing: it needs orders:sign\n"
+    )
+    assert (done.status, done.stderr) == (1, "")
+
+
+@pytest.mark.usefixtures("project")
+def test_a_limit_of_a_view_class_of_django_rest_framework_is_named_once(
+    process: Callable[..., Run],
+) -> None:
+    limits = ["Report 60/minute per key"]
+
+    assert process("explain", "GET", "/report", "--json").json["limits"] == limits
+    (_, report) = process("routes", "--json").json["routes"]
+    assert (report["path"], report["limits"]) == ("/report", limits)
 
 
 def test_wrong_usage_is_one_sentence(keyguard: Program) -> None:
+    assert keyguard("explain", "GET", "/v1", "--url", "memory://").status == 0
     assert keyguard("explain", "GET", "v1").sentence.startswith("a path begins with a slash")
+    swapped = keyguard("explain", "/v1/models", "GET")
+    sentence = "first the method, then the path: keyguard explain GET /v1/models"
+    assert (swapped.status, swapped.sentence) == (2, sentence)
     both = keyguard("explain", "GET", "/", "--scope", "a", "--token-stdin")
-    assert both.sentence == "give scopes or a token, and not both"
+    assert both.sentence == "give --scope or --token-stdin, not both"
     assert both.status == 2
 
 
@@ -157,7 +389,7 @@ def test_the_plan_of_an_organization_changes_the_limits_that_are_shown(
             "pro",
             "Limits   inference 600/minute per key\nPlan     pro, which changes these limits\n",
         ),
-        ("free", limit + "Plan     free, which changes none\n"),
+        ("free", limit + "Plan     free, which changes none of them\n"),
     ):
         with store.open(plans={"pro": {}, "free": {}}) as guard:
             guard.organizations.update("acme", plan=plan)

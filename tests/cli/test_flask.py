@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
-from keyguard import Keyguard
+from keyguard import Keyguard, require_scopes
 from keyguard.adapters.flask import FlaskKeyguard
 from keyguard.cli.flask import command
 from tests.cli.conftest import Store
@@ -20,7 +20,7 @@ from tests.cli.conftest import Store
 APPLICATION = """
 import os
 from flask import Flask
-from keyguard import Keyguard
+from keyguard import Keyguard, require_scopes
 from keyguard.adapters.flask import FlaskKeyguard
 
 def create_app():
@@ -103,6 +103,15 @@ def test_routes_are_those_of_the_application(app: Flask) -> None:
 
     assert done.exit_code == 0
     assert "/reports" in done.stdout
+
+
+def test_a_request_is_explained_by_the_application_s_own_routes(app: Flask) -> None:
+    app.add_url_rule("/reports", "reports", require_scopes("reports:read")(lambda: "x"))
+
+    done = call(app, "explain", "GET", "/reports", "--scope", "a:b")
+
+    assert done.exit_code == 1
+    assert "Needs    scopes reports:read\n" in done.stdout
 
 
 def test_help_is_keyguard_s_own(app: Flask) -> None:

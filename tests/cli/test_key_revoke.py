@@ -54,8 +54,13 @@ def test_revoke_as_json_prints_the_key_as_it_stands_after(keyguard: Program, sto
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--reason", "laptop lost"), "'laptop lost' is no reason; there are: unspecified, "),
-        (("--reason", ""), "'' is no reason"),
+        (
+            ("--reason", "laptop lost"),
+            "'laptop lost' is not a valid reason; use one of: unspecified, ",
+        ),
+        (("--reason", ""), "'' is not a valid reason"),
+        (("--reason", "stolen"), "key-compromise, "),
+        (("--reason", "stolen"), "Put your own words into --note"),
         (("--note", "x" * 201), "a revocation's note takes 1 to 200 characters"),
         (("--note", "\x1b[2J"), "a revocation's note takes no control characters"),
     ],
@@ -85,7 +90,7 @@ def test_the_last_administrator_stays_without_force(
     forced = keyguard("key", command, named, "--force")
 
     assert refused.status == 1
-    assert refused.sentence.endswith("issue another first, or use --force")
+    assert refused.sentence.endswith("issue another one first, or use --force")
     assert (forced.status, forced.stdout) == (0, f"Key {key.id} was revoked.\n")
 
 
@@ -175,7 +180,30 @@ def test_input_that_is_not_a_token_of_a_key_is_refused_without_repeating_it(
 ) -> None:
     done = keyguard("key", "revoke-token", stdin=text)
 
-    assert (done.status, done.sentence) == (1, "that token belongs to no key")
+    assert done.status == 1
+    assert done.sentence == (
+        "this is not a token of this service: a token is kg_live_ and 66 characters, and this one "
+        "has a wrong prefix, length or checksum; if the tokens of the service do not begin with "
+        "kg_live_, set KEYGUARD_PREFIX to their prefix"
+    )
+
+
+def test_a_token_under_another_prefix_is_not_said_to_belong_to_no_key(
+    keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = store.issue().token.reveal()
+    monkeypatch.setenv("KEYGUARD_PREFIX", "aiaas_live")
+
+    wrong = keyguard("key", "revoke-token", stdin=token)
+    broken = keyguard("key", "revoke-token", stdin="aiaas_live_" + "x" * 66)
+
+    assert (wrong.status, broken.status) == (1, 1)
+    assert wrong.sentence.endswith(
+        "do not begin with aiaas_live_, set KEYGUARD_PREFIX to their prefix"
+    )
+    assert broken.sentence.endswith("has a wrong prefix, length or checksum")
+    monkeypatch.delenv("KEYGUARD_PREFIX")
+    assert keyguard("key", "revoke-token", stdin=token).status == 0
 
 
 def test_a_token_whose_secret_is_wrong_revokes_nothing(keyguard: Program, store: Store) -> None:

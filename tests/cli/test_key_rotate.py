@@ -97,7 +97,7 @@ def test_an_idempotency_key_that_is_repeated_shows_no_second_token(
         f"Key {old.id} was already rotated under this idempotency key.",
         f"Its successor is {new.id}. The new token was shown then and is not shown again.",
     ]
-    assert re.search(rf"^Key {old.id} works until 20.* UTC \(in 23 hours\)\.$", again.stderr, re.M)
+    assert re.search(rf"^Key {old.id} works until 20.* UTC \(in 1 day\)\.$", again.stderr, re.M)
     assert (as_json.status, as_json.json["id"], as_json.json["token"]) == (0, new.id, None)
     assert as_json.json["predecessor"]["id"] == old.id
 
@@ -117,10 +117,10 @@ def test_a_repeated_rotation_says_what_became_of_the_keys(keyguard: Program, sto
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--grace", "soon"), "'soon' is not a length of time"),
-        (("--grace", "-1h"), "'-1h' is not a length of time"),
-        (("--grace", ""), "'' is not a length of time"),
-        (("--expires-in", "0"), "'0' is not a length of time"),
+        (("--grace", "soon"), "takes a length of time, not 'soon'"),
+        (("--grace", "-1h"), "takes a length of time, not '-1h'"),
+        (("--grace", ""), "takes a length of time, not ''"),
+        (("--expires-in", "0"), "takes a length of time, not '0'"),
         (("--expires-in", "0d"), "'0d' is zero: give a longer time"),
         (("--expires-in", "3000000d"), "beyond the year 9999"),
         (("--idempotency-key", ""), "an idempotency key takes 1 to 200 characters"),
@@ -160,10 +160,10 @@ def test_show_names_the_successor_and_the_end_of_the_grace(keyguard: Program, st
     listed = keyguard("key", "list").stdout
 
     assert re.search(rf"^Successor +{new.id}$", words, re.MULTILINE)
-    assert re.search(r"^Grace ends +20.* UTC \(in 23 hours\)$", words, re.MULTILINE)
+    assert re.search(r"^Grace ends +20.* UTC \(in 1 day\)$", words, re.MULTILINE)
     assert shown["successor"] == new.id
     assert re.fullmatch(TIME, shown["grace_ends_at"])
-    assert re.search(rf"^{key.id} .* in 23 hours ", listed, re.MULTILINE)
+    assert re.search(rf"^{key.id} .* in 1 day ", listed, re.MULTILINE)
 
 
 def test_on_a_terminal_the_new_token_is_shown_once_within_80_columns(

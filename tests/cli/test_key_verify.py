@@ -141,16 +141,16 @@ def test_a_store_that_fails_gives_no_verdict(keyguard: Program, store: Store) ->
     for arguments in ((), ("--json",)):
         done = keyguard("key", "verify", "--url", "sqlite:///new.db", *arguments, stdin=token)
         assert done.status == 1
-        assert "run `keyguard migrate`" in done.sentence
+        assert "new.db': check the URL" in done.sentence
 
 
 def test_a_store_that_fails_without_a_message_gives_no_verdict(
     keyguard: Program, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unsure(guard: Keyguard, fields: object, *, secure: bool) -> Deny:
+    async def unsure(guard: Keyguard, fields: object, *, secure: bool, is_attempt: bool) -> Deny:
         return Deny(Reason.STORE_UNAVAILABLE)
 
-    monkeypatch.setattr(Keyguard, "authenticate", unsure)
+    monkeypatch.setattr(Keyguard, "decide", unsure)
 
     done = keyguard("key", "verify", stdin="anything")
 

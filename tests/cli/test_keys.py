@@ -79,20 +79,29 @@ def test_metadata_are_names_and_values(keyguard: Program, store: Store) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "sentence"),
     [
-        (("--org", "nope"), 1, "there is no organization 'nope'"),
+        (("--org", "nope"), 1, "there is no organization 'nope'; keyguard org list shows all"),
         (("--name", ""), 2, "a key's name takes 1 to 200 characters, not ''"),
         (("--name", "a\x1b[2J"), 2, "a key's name takes no control characters"),
         (("--name", "\udcff"), 2, "is not valid UTF-8"),
-        (("--scope", "a*b"), 2, "'a*b' is no scope"),
-        (("--expires-in", "90"), 2, "'90' is not a length of time"),
+        (("--scope", "a*b"), 2, "'a*b' is not a valid scope"),
+        (
+            ("--scope", "a:b, inference write"),
+            2,
+            "--scope 'inference write' holds white space: separate scopes with commas",
+        ),
+        (("--expires-in", "90"), 2, "takes a length of time, not '90'"),
         (("--expires-in", "3000000d"), 2, "beyond the year 9999"),
-        (("--not-before", "soon"), 2, "'soon' is not a point in time"),
+        (("--not-before", "soon"), 2, "takes a point in time, not 'soon'"),
         (("--metadata", "team"), 2, "--metadata takes NAME=VALUE"),
         (("--metadata", "=web"), 2, "--metadata takes NAME=VALUE"),
         (("--metadata", "team=\x07"), 2, "metadata takes no control characters"),
         (("--metadata", "a=1", "--metadata", "a=2"), 2, "--metadata gives 'a' twice"),
-        (("--network", "192.0.2.1/24"), 2, "'192.0.2.1/24' is no network: use CIDR notation"),
-        (("--network", ""), 2, "'' is no network"),
+        (
+            ("--network", "192.0.2.1/24"),
+            2,
+            "'192.0.2.1/24' is not a valid network: use CIDR notation",
+        ),
+        (("--network", ""), 2, "'' is not a valid network"),
     ],
 )
 def test_a_wrong_option_creates_no_key(
@@ -139,7 +148,7 @@ def test_the_list_shows_status_and_relative_times(keyguard: Program, store: Stor
     lines = keyguard("key", "list", "--org", "acme").stdout.splitlines()
 
     assert re.fullmatch(r"Key +Name +Scopes +Status +Ends +Last used", lines[0])
-    assert re.fullmatch(r"\w{16}  first +a:b +active +in 89 days +never", lines[1])
+    assert re.fullmatch(r"\w{16}  first +a:b +active +in 90 days +never", lines[1])
     assert re.fullmatch(r"\w{16}  second +a:b +not yet valid +never +never", lines[2])
     assert re.fullmatch(
         r"\w{16}  third +a:b +revoked +(just now|\d+ seconds? ago) +never", lines[3]
@@ -184,6 +193,8 @@ def test_the_list_comes_in_pages_or_whole(keyguard: Program, store: Store) -> No
 
     first = keyguard("key", "list", "--limit", "2", "--json").json
     rest = keyguard("key", "list", "--after", first["next"], "--json").json
+    behind = keyguard("key", "list", "--after", "zz")
+    assert (behind.status, behind.stderr) == (0, "Nothing comes after 'zz'.\n")
     whole = keyguard("key", "list", "--all", "--json").json
 
     assert [item["id"] for item in first["items"] + rest["items"]] == ids
@@ -224,7 +235,7 @@ def test_show_tells_all_but_the_token(keyguard: Program, store: Store) -> None:
     assert (shown["status"], shown["metadata"]) == ("active", {"team": "web"})
     for line in (r"Name +ci", r"Organization +acme \(org_\w{16}\)", r"Metadata +team=web"):
         assert re.search(f"^{line}$", words, re.MULTILINE)
-    assert re.search(r"^Expires +20.* UTC \(in 8 days\)$", words, re.MULTILINE)
+    assert re.search(r"^Expires +20.* UTC \(in 9 days\)$", words, re.MULTILINE)
     assert issued.token.reveal() not in str(shown) + words
 
 
@@ -238,8 +249,8 @@ def test_show_says_that_a_disabled_organization_stops_the_key(
 
 
 def test_an_unknown_key_is_not_found(keyguard: Program, store: Store) -> None:
-    for command in ("show", "update", "rotate", "revoke"):
-        done = keyguard("key", command, "nope")
+    for command, *options in (("show",), ("update", "--name", "a"), ("rotate",), ("revoke",)):
+        done = keyguard("key", command, "nope", *options)
         assert (done.status, done.sentence) == (1, "there is no key 'nope'")
 
 
@@ -306,7 +317,10 @@ def test_update_clears_the_fields_that_its_options_name(keyguard: Program, store
         (("--limit", "1/day", "--no-limits"), "give --limit or --no-limits, not both"),
         (("--network", "::1", "--no-networks"), "give --network or --no-networks, not both"),
         (("--scope", " , "), "--scope is given but names no scope"),
-        (("--network", "home"), "'home' is no network"),
+        (("--network", "home"), "'home' is not a valid network"),
+        (("--owner", ""), "a key's owner takes 1 to 200 characters, not ''"),
+        ((), "nothing to change: give an option; see keyguard key update --help"),
+        (("--force",), "nothing to change: give an option; see keyguard key update --help"),
     ],
 )
 def test_a_wrong_option_of_update_changes_nothing(
@@ -329,8 +343,8 @@ def test_the_last_administrator_keeps_admin_without_force(keyguard: Program, sto
 
     assert refused.status == 1
     assert refused.sentence == (
-        f"key '{key.id}' is the last of organization 'acme' that has 'admin'; "
-        "issue another first, or use --force"
+        f"key '{key.id}' is the last key of organization 'acme' that has 'admin'; "
+        "issue another one first, or use --force"
     )
     assert forced.status == 0
     assert store.keys()[0].scopes == {"a:b"}

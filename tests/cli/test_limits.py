@@ -81,10 +81,10 @@ def test_an_organization_has_limits_that_its_keys_share(keyguard: Program, store
 @pytest.mark.parametrize(
     ("limit", "says"),
     [
-        ("often", "is no rate; one looks like '100/minute'"),
+        ("often", "is not a valid rate; one looks like '100/minute'"),
         ("0/minute", "lets nothing through"),
-        ("a b=1/minute", "is no name of a limit"),
-        ("1/minute;2/hour", "give each on its own"),
+        ("a b=1/minute", "is not a valid name of a limit"),
+        ("1/minute;2/hour", "give them one by one"),
     ],
 )
 def test_a_malformed_limit_is_one_sentence(

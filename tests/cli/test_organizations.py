@@ -43,7 +43,7 @@ def test_a_malformed_slug_is_wrong_usage(keyguard: Program, store: Store) -> Non
     done = keyguard("org", "create", "Acme Inc.")
 
     assert done.status == 2
-    assert "'Acme Inc.' is no organization slug" in done.sentence
+    assert "'Acme Inc.' is not a valid organization slug" in done.sentence
 
 
 def test_organizations_are_listed_oldest_first(keyguard: Program, store: Store) -> None:
@@ -96,9 +96,12 @@ def test_an_organization_is_named_by_slug_or_by_id(keyguard: Program, store: Sto
 
 
 def test_an_unknown_organization_is_not_found(keyguard: Program, store: Store) -> None:
-    for command in ("show", "update", "disable", "enable"):
-        done = keyguard("org", command, "nope", "--json")
-        assert (done.status, done.sentence) == (1, "there is no organization 'nope'")
+    for command, *options in (("show",), ("update", "--name", "A"), ("disable",), ("enable",)):
+        done = keyguard("org", command, "nope", *options, "--json")
+        assert (done.status, done.sentence) == (
+            1,
+            "there is no organization 'nope'; keyguard org list shows all",
+        )
 
 
 def test_an_organization_has_a_ceiling_and_a_longest_lifetime(
@@ -145,9 +148,9 @@ def test_what_is_above_the_ceiling_is_refused(keyguard: Program, store: Store) -
     ("arguments", "sentence"),
     [
         (("--scope", ""), "--scope is given but names no scope"),
-        (("--scope", "a*"), "'a*' is no scope"),
-        (("--max-key-lifetime", "0"), "'0' is not a length of time"),
-        (("--max-key-lifetime", ""), "'' is not a length of time"),
+        (("--scope", "a*"), "'a*' is not a valid scope"),
+        (("--max-key-lifetime", "0"), "takes a length of time, not '0'"),
+        (("--max-key-lifetime", ""), "takes a length of time, not ''"),
     ],
 )
 def test_a_malformed_ceiling_creates_nothing(
@@ -229,11 +232,14 @@ def test_an_organization_has_a_plan_of_the_settings(
     shown = keyguard("org", "show", "beta").stdout
     unknown = keyguard("org", "update", "beta", "--plan", "gold")
     taken = keyguard("org", "update", "beta", "--no-plan", "--json").json
+    monkeypatch.delenv("KEYGUARD_CONFIG")
+    without = keyguard("org", "update", "beta", "--plan", "gold")
 
     assert (created["plan"], taken["plan"]) == ("pro", None)
     assert re.search("^Plan +pro$", shown, re.MULTILINE)
     assert unknown.status == 2
-    assert "no plan 'gold' is known here; the setting plans names: pro" in unknown.sentence
+    assert "there is no plan 'gold'; the setting plans has: pro" in unknown.sentence
+    assert without.sentence == "there is no plan 'gold'; the settings name no plans"
 
 
 def test_an_organization_has_metadata(keyguard: Program, store: Store) -> None:
@@ -254,3 +260,11 @@ def test_a_time_zone_that_is_not_known_is_wrong_usage(keyguard: Program, store: 
 
     assert done.status == 2
     assert "no time zone 'Mars/Olympus' is known here" in done.sentence
+
+
+def test_an_update_without_a_change_is_wrong_usage(keyguard: Program, store: Store) -> None:
+    for options in ((), ("--force",)):
+        done = keyguard("org", "update", "acme", *options)
+
+        sentence = "nothing to change: give an option; see keyguard org update --help"
+        assert (done.status, done.sentence) == (2, sentence)

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keyguard import InvalidValueError
-from keyguard.cli.parsing import parse_instant, parse_span
+from keyguard.cli.parsing import parse_instant
+from keyguard.core.spans import parse_span
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ from keyguard.cli.parsing import parse_instant, parse_span
     ],
 )
 def test_a_span_is_whole_units_or_iso_8601(text: str, span: timedelta) -> None:
-    assert parse_span(text) == span
+    assert parse_span("--for", text) == span
 
 
 @pytest.mark.parametrize(
@@ -38,26 +39,28 @@ def test_a_span_is_whole_units_or_iso_8601(text: str, span: timedelta) -> None:
     ],
 )
 def test_a_malformed_span_is_refused_with_examples(text: str) -> None:
-    with pytest.raises(InvalidValueError, match=r"is not a length of time: write .* 90d, 12h"):
-        parse_span(text)
+    with pytest.raises(
+        InvalidValueError, match=r"^--for takes a length of time, .*: write .* 90d, 12h"
+    ):
+        parse_span("--for", text)
 
 
 def test_a_span_of_zero_is_refused() -> None:
     for text in ("0d", "PT0S", "0d0h"):
-        with pytest.raises(InvalidValueError, match="is zero: give a longer time"):
-            parse_span(text)
+        with pytest.raises(InvalidValueError, match=r"^--for '.*' is zero: give a longer time"):
+            parse_span("--for", text)
 
 
 def test_a_span_longer_than_any_key_can_last_is_refused() -> None:
-    with pytest.raises(InvalidValueError, match="longer than any key can last"):
-        parse_span("999999999w")
+    with pytest.raises(InvalidValueError, match=r"^--for .* longer than any key can last"):
+        parse_span("--for", "999999999w")
 
 
 @given(st.text())
 def test_reading_a_span_or_a_time_raises_nothing_else_whatever_the_text(text: str) -> None:
     for read in (parse_span, parse_instant):
         with suppress(InvalidValueError):
-            read(text)
+            read("--for", text)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +73,7 @@ def test_reading_a_span_or_a_time_raises_nothing_else_whatever_the_text(text: st
     ],
 )
 def test_a_point_in_time_is_a_date_or_a_time_with_its_offset(text: str, time: datetime) -> None:
-    assert parse_instant(text) == time
+    assert parse_instant("--start", text) == time
 
 
 @pytest.mark.parametrize(
@@ -78,5 +81,7 @@ def test_a_point_in_time_is_a_date_or_a_time_with_its_offset(text: str, time: da
     ["", "tomorrow", "2030-02-30", "2030-01-31T09:00:00", "0001-01-01T00:00:00+10:00"],
 )
 def test_a_point_in_time_that_is_malformed_or_without_an_offset_is_refused(text: str) -> None:
-    with pytest.raises(InvalidValueError, match="is not a point in time: write a date such as"):
-        parse_instant(text)
+    with pytest.raises(
+        InvalidValueError, match=r"^--start takes a point in time, .*: write a date such as"
+    ):
+        parse_instant("--start", text)

@@ -83,10 +83,11 @@ def test_where_nothing_says_what_to_delete_nothing_is(keyguard: Program, old: St
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--keys", "0"), "is not a length of time"),
-        (("--keys", "12d"), "at least 13 days, as a request for a key may rest on"),
-        (("--audit", "29d"), "at least 30 days, not 29 days"),
-        (("--keys", "400"), "is not a length of time"),
+        (("--keys", "0"), "--keys takes a length of time, not "),
+        (("--keys", "12d"), "--keys must be at least 13 days, because a request for a key may"),
+        (("--audit", "29d"), "--audit must be at least 30 days, not 29d"),
+        (("--keys", "1d12h"), "(request_lifetime and twice claim_lifetime), not 1d12h"),
+        (("--keys", "400"), "--keys takes a length of time, not "),
         (("--keys", "200000w"), "reaches back before the year 1"),
     ],
 )

@@ -84,8 +84,8 @@ def test_a_wrapper_around_several_applications_is_not_told(keyguard: Program) ->
     done = keyguard("routes", f"{APPS}:split")
 
     assert done.status == 1
-    assert "any      /x/{path:path}  not told\n" in done.stdout
-    assert "\nproblem  not told: what serves it can't be read" in done.stdout
+    assert "any      /x/{path:path}  unknown\n" in done.stdout
+    assert "\nproblem  unknown: keyguard can't read what serves it" in done.stdout
     assert keyguard("routes", f"{APPS}:split", "--json").json["routes"][0]["public"] is None
 
 
@@ -134,7 +134,7 @@ def test_a_factory_is_called(keyguard: Program) -> None:
     assert "/outer/inner/<name>" in done.stdout
 
 
-@pytest.mark.campaign("broken", "leaves", "nowhere", "service:fails")
+@pytest.mark.campaign("broken", "leaves", "mistyped", "nowhere", "service:fails")
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
@@ -160,6 +160,9 @@ def test_a_factory_is_called(keyguard: Program) -> None:
         ("service:thing()", "'thing' of 'service' is not a function: leave out the ()"),
         ("broken:app", "the module 'broken' can't be imported: ZeroDivisionError at broken.py:1"),
         ("leaves:app", "the module 'leaves' can't be imported: SystemExit at leaves.py:2"),
+        ("mistyped:app", "the module 'mistyped' can't be imported: SyntaxError at mistyped.py:2"),
+        ("imports:app", "the module 'imports' can't be imported: SyntaxError at mistyped.py:2"),
+        ("compiles:app", "the module 'compiles' can't be imported: SyntaxError at compiles.py:1"),
     ],
 )
 def test_a_name_without_an_application_is_one_clear_sentence(
@@ -168,6 +171,9 @@ def test_a_name_without_an_application_is_one_clear_sentence(
     (tmp_path / "service.py").write_text("thing = 3\ndef fails(): raise ValueError('hunter2')\n")
     (tmp_path / "broken.py").write_text("app = 1 / 0\n")
     (tmp_path / "leaves.py").write_text("import sys\nsys.exit(3)\n")
+    (tmp_path / "mistyped.py").write_text("app = 1\npassword = 'hunter2' x\n")
+    (tmp_path / "imports.py").write_text("import mistyped\n")
+    (tmp_path / "compiles.py").write_text("app = compile('hunter2 x', '<form>', 'exec')\n")
 
     done = process("routes", name)
 
@@ -197,6 +203,17 @@ def test_without_an_application_and_a_django_project_the_error_asks_for_one(
     assert done.status == 2
     assert "keyguard routes module:attribute, or for Django set DJANGO_SETTINGS_MODULE" in (
         done.sentence
+    )
+
+
+def test_settings_of_django_with_a_syntax_error_are_named_with_its_line(
+    process: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mistyped.py").write_text("DEBUG = True\nALLOWED_HOSTS = [\n")
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "mistyped")
+
+    assert process("routes").sentence == (
+        "the project of DJANGO_SETTINGS_MODULE can't be imported: SyntaxError at mistyped.py:2"
     )
 
 
@@ -274,7 +291,7 @@ def test_a_django_project_is_read_by_its_settings_or_its_application(
         ["any", "/files/<path:rest>", "public"],
         ["any", "/^old/(?P<year>[0-9]{4})/$", "key"],
     ]
-    assert done.stdout.count("not told") == 4  # two wide rules may open the expression
+    assert done.stdout.count("unknown") == 4  # two wide rules may open the expression
     assert "its path can't be read, and the public rule '/files/{rest:path}'" in done.stdout
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import sqlite3
 import stat
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,17 @@ from keyguard.settings.sources import parse_peppers
 from tests.cli.conftest import Program, Store
 
 URL = "sqlite:///keys.db"  # in the folder of the test
+
+ONLY_IN_THE_REFERENCE = {
+    *("any_spelling", "peppers", "hasher", "revoke_exposed", "principal_headers", "carriers"),
+    *("strip_credentials", "close_on_revoke", "websocket_protocol", "max_staleness", "cache_size"),
+    *("read_url", "record_addresses", "store_timeout", "management_timeout", "connect_timeout"),
+    *("connection_max_age", "durable_replicas", "hash_workers", "hash_timeout", "plans"),
+    *("failure_limit", "limiter_timeout", "on_limiter_error", "limiter_processes"),
+    *("legacy_headers", "usage", "usage_bucket", "usage_tags", "requesters", "request_lifetime"),
+    *("claim_lifetime", "approvals", "approval_rules", "imported_formats"),
+}
+"""The settings that the file of `init --config` does not show: most services need none of them."""
 
 
 def test_init_makes_the_tables(keyguard: Program) -> None:
@@ -101,6 +113,12 @@ def test_init_writes_a_settings_file_that_begins_with_a_rule_for_every_path(
     whole = tmp_path / "whole.toml"
     whole.write_text("\n".join(line for line in lines if re.match(r"[\w\":]+ = |\[", line)))
     assert len(list(Settings.from_file(whole).rules)) == 3
+    named = set(re.findall(r"^(?:# )?(\w+) = ", file.read_text(), re.MULTILINE))
+    settings_of_file = {field.name for field in fields(Settings)} - ONLY_IN_THE_REFERENCE
+    # Those of a table, a rule or the stores, and the catalogue and the rules, which are tables.
+    assert named - {"url", "admin", "path", "methods", "scopes", "limits"} == (
+        settings_of_file - {"catalogue", "rules"}
+    )
 
     monkeypatch.setenv("KEYGUARD_CONFIG", str(file))
     assert keyguard("org", "create", "acme").status == 0

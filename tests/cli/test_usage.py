@@ -90,7 +90,7 @@ def test_usage_shows_the_requests_of_each_day(busy: Service) -> None:
         ["2026-11-21", "3", "6"],
         ["2026-11-22", "1,200", "2,400"],
     ]
-    assert re.match(r"All was counted up to 2026-11-22 .* UTC \(.* ago\)\.\n", done.stderr)
+    assert re.match(r"Everything is counted up to 2026-11-22 .* UTC \(.* ago\)\.\n", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -246,13 +246,13 @@ def test_a_process_that_is_late_is_told_of(busy: Service) -> None:
     [
         (("--csv", "--json"), "pass --csv or --json, not both"),
         (("--all", "--limit", "3"), "pass --limit or --all, not both"),
-        (("--start", "yesterday"), "'yesterday' is not a point in time"),
-        (("--start", "2026-13-01"), "'2026-13-01' is not a point in time"),
-        (("--step", "year"), "step takes one of 15m, hour, day, week, month"),
+        (("--start", "yesterday"), "takes a point in time, not 'yesterday'"),
+        (("--start", "2026-13-01"), "takes a point in time, not '2026-13-01'"),
+        (("--step", "year"), "--step takes one of 15m, hour, day, week, month"),
         (("--zone", "Mars/Olympus"), "no time zone 'Mars/Olympus'"),
-        (("--group-by", "colour"), "totals are told apart by key"),
+        (("--group-by", "colour"), "--group-by takes one of key, "),
         (("--limit", "0"), "a page takes 1 to 1000 items"),
-        (("--after", "x"), "after takes the next of the page before"),
+        (("--after", "x"), "after takes the next of the previous page"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(busy: Service, options: tuple[str, ...], words: str) -> None:
@@ -346,8 +346,8 @@ def test_hints_are_shown_with_their_ids(idle: Service) -> None:
     shown = idle("hints", "beta").stdout
     (key,) = idle.guard.keys.list(organization="beta")
 
-    assert lines(shown)[0] == ["Hint", "Since", "What"]
-    assert f"unused:{key.id}" in shown
+    assert lines(shown)[0] == ["Hint", "Since", "(UTC)", "What"]
+    assert f"unused:{key.id}  {key.created_at + 90 * DAY:%Y-%m-%d}  " in shown
     assert "Nobody has used the key for 91" in " ".join(shown.split())
 
 
@@ -417,7 +417,7 @@ def test_dismissing_as_json_tells_until_when(idle: Service) -> None:
         (("acme", "--dismiss", "unused:gone"), 1, "organization 'acme' has no hint 'unused:gone'"),
         (("--dismiss", "nonsense"), 2, "--dismiss takes the id of a hint"),
         (("--dismiss", "unused:0000000000000000"), 1, "there is no key '0000000000000000'"),
-        (("nowhere",), 1, "there is no organization 'nowhere'"),
+        (("nowhere",), 1, "there is no organization 'nowhere'; keyguard org list shows all"),
     ],
 )
 def test_what_is_wrong_with_hints_is_one_sentence(

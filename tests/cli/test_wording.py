@@ -18,17 +18,23 @@ def test_times_in_json_are_utc_with_microseconds_and_a_z() -> None:
 @pytest.mark.parametrize(
     ("distance", "words"),
     [
-        (timedelta(days=90) - timedelta(seconds=1), "in 89 days"),
-        (timedelta(hours=-3, minutes=-59), "3 hours ago"),
+        (timedelta(days=90) - timedelta(seconds=1), "in 90 days"),
+        (timedelta(days=89, hours=11), "in 89 days"),
+        (timedelta(hours=-3, minutes=-59), "4 hours ago"),
+        (timedelta(hours=23, minutes=59), "in 1 day"),
+        (timedelta(seconds=59, milliseconds=700), "in 1 minute"),
+        (timedelta(minutes=-59, seconds=-40), "1 hour ago"),
         (timedelta(days=1), "in 1 day"),
         (timedelta(minutes=-1), "1 minute ago"),
         (timedelta(seconds=59), "in 59 seconds"),
         (timedelta(days=729), "in 729 days"),
+        (timedelta(days=729, hours=13), "in 2 years"),
         (timedelta(days=-730), "2 years ago"),
+        (timedelta(days=3 * 365 - 1), "in 3 years"),
         (timedelta(milliseconds=-3), "just now"),
     ],
 )
-def test_a_relative_time_is_told_in_its_largest_whole_unit(distance: timedelta, words: str) -> None:
+def test_a_relative_time_is_rounded_in_its_largest_unit(distance: timedelta, words: str) -> None:
     assert relative(NOW + distance, NOW) == words
 
 

@@ -11,7 +11,15 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, WebSocketRoute
 
-from keyguard import AsyncKeyguard, Keyguard, Principal, Rule, rate_limit, require_scopes
+from keyguard import (
+    AsyncKeyguard,
+    Keyguard,
+    Principal,
+    Rule,
+    ScopeCatalogue,
+    rate_limit,
+    require_scopes,
+)
 from keyguard.adapters import asgi, wsgi
 from keyguard.adapters.fastapi import KeyguardPrincipal, keyguard_principal
 from keyguard.adapters.flask import FlaskKeyguard
@@ -63,6 +71,17 @@ starlette_app = Starlette(
     routes=routes(), middleware=[Middleware(KeyguardMiddleware, guard=async_guard())]
 )
 unguarded = Starlette(routes=routes())
+OWN: dict[str, Any] = {
+    "prefix": "own_live",
+    "peppers": ["C-nYNgT8c2Cft6u4Gkjyo3e60taoTDzGMiByS2vsJ9316t2TEjh2FIMqE5QEUu1K"],
+    "catalogue": ScopeCatalogue(
+        {"inference:write": "Infer", "admin": "All"}, implies={"admin": ["inference:write"]}
+    ),
+    "plans": {"pro": {"inference": "600/minute"}},
+}
+with_settings = asgi.KeyguardMiddleware(
+    Starlette(routes=routes()), async_guard(rules=[], read_url=NOWHERE, **OWN)
+)
 wrapped = asgi.KeyguardMiddleware(Starlette(routes=routes()), async_guard())
 
 _inside = async_guard(public=[], rules=[])

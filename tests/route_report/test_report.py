@@ -130,7 +130,7 @@ def test_a_wrapper_that_may_lead_elsewhere_is_not_told(wrapper: Any) -> None:
     (found,) = report(read_application(mounted))
 
     assert in_one_line(found) == "any /x/{path:path} untold !"
-    assert "what serves it can't be read" in str(found.problem)
+    assert "keyguard can't read what serves it" in str(found.problem)
     guarded = asgi.KeyguardMiddleware(mounted, apps.async_guard(rules=[], public=[]))
     assert guards(guarded) == ["any /x/{path:path}"]
     with pytest.raises(ConfigurationError, match="a Split, whose routes can't be read"):

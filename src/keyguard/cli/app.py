@@ -28,6 +28,7 @@ from keyguard.exceptions import (
     InvalidValueError,
     KeyguardError,
     NotDurableError,
+    NotFoundError,
     shown,
 )
 from keyguard.guard import Keyguard
@@ -36,6 +37,8 @@ from keyguard.settings.sources import STORE_VARIABLES, read_stores
 
 # In Typer's messages: a long word may be a token of any service, and a URL may hold a password.
 _SECRET = re.compile(r"[^\s'\"()]*://.*|[^\s'\"()]{41,}", re.DOTALL)
+# Typer's words differ from version to version.
+_NO_NUMBER = re.compile(r"Invalid value for '(?P<option>--[\w-]+)'.* valid integer", re.DOTALL)
 # What every usage error is: TyperException since Typer 0.27, ClickException before.
 _Problem: type[Exception] = typer.BadParameter.__mro__[2]
 DONE, REFUSED, USAGE, NOT_DURABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -101,7 +104,7 @@ def run(
         arguments: The arguments after the program's name.
         name: The program's name.
         guard: The guard to use; by default the one that options and environment describe.
-        application: The application of that guard, for the command ``routes``.
+        application: The application of that guard, for ``routes`` and ``explain``.
 
     Returns:
         The exit code: 0 done; 1 refused, not found or failed; 2 wrong usage or settings; 3
@@ -137,7 +140,10 @@ def run(
         output.complain(str(problem))
         return NOT_DURABLE
     except KeyguardError as problem:
-        output.complain(str(problem).replace("use force", "use --force"))
+        words = str(problem).replace("use force", "use --force")
+        if isinstance(problem, NotFoundError) and words.startswith("there is no organization "):
+            words += f"; {name} org list shows all"
+        output.complain(words)
         return REFUSED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -166,6 +172,10 @@ def _explain(problem: Any) -> None:
         output.note(message)
         return
     context: typer.Context | None = getattr(problem, "ctx", None)
-    advice = "" if context is None else f"; see {context.command_path} --help"
-    words = _SECRET.sub("***", message)
-    output.complain(words[:1].lower() + words[1:].rstrip(".") + advice)
+    words = _SECRET.sub("***", message).rstrip(".")
+    advice = ""
+    if context is not None:
+        advice = f"{' See' if words.endswith('?') else '; see'} {context.command_path} --help"
+    if found := _NO_NUMBER.match(words):
+        words = f"{found['option']} takes a whole number"
+    output.complain(words[:1].lower() + words[1:] + advice)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
+import errno
+import re
 import signal
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from keyguard.cli.options import (
     Common,
     argument_id,
     flag,
+    login_name,
     option,
     with_options,
 )
@@ -32,10 +34,13 @@ if TYPE_CHECKING:
     from keyguard.guard import Keyguard
 
 _PORT = 8123
+_LAST_PORT = 65535
+_ADDRESSES = re.compile(r"https?://[^/?#\s]+(/[^?#\s]*)?", re.IGNORECASE)
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _SILENCE = 5
 """How many seconds a client may be silent."""
 
+_NO_ROLE = "For an operator give --operator"
 _ADDRESS = f"http://localhost:{_PORT}"
 
 app = typer.Typer(help="Manage keys in a browser.")
@@ -45,7 +50,7 @@ app = typer.Typer(help="Manage keys in a browser.")
 @with_options(*HASHED_STORE)
 def serve(
     common: Common,
-    port: int = option("PORT", f"The port to listen on; {_PORT} by default.", default=_PORT),
+    port: int = option("PORT", "The port to listen on.", default=_PORT),
 ) -> None:
     """Serve the console on this machine, and print a link that signs you in as an operator.
 
@@ -55,17 +60,27 @@ def serve(
     """
     if common.is_followed:
         return
+    if not 0 <= port <= _LAST_PORT:
+        raise InvalidValueError(f"--port takes 1 to {_LAST_PORT}, or 0 for any that is free")
     from keyguard.admin import Console  # other commands need no extra
 
     with common.guard() as guard:
         console = Console(guard, key_sign_in=True, allowed_hosts=_LOOPBACK)
         try:
             server = make_server("127.0.0.1", port, console, _Server, _Handler)
-        except (OSError, OverflowError) as failure:
-            raise ConfigurationError(f"port {port} can't be listened on ({failure})") from None
+        except OSError as failure:
+            if failure.errno != errno.EADDRINUSE:
+                raise ConfigurationError(
+                    f"can't listen on port {port} ({failure.strerror or failure})"
+                ) from None
+            another = port + 1 if port < _LAST_PORT else _PORT
+            raise ConfigurationError(
+                f"port {port} is taken; choose another one, such as: {common.command} "
+                f"--port {another}"
+            ) from None
         with server:
             address = f"http://localhost:{server.server_port}"
-            link = _link(guard, Person(id=_login(), operator=True))
+            link = _link(guard, Person(id=login_name(), operator=True))
             emit(
                 f"The console is at {address}/, for this machine alone. Ctrl-C ends it.\n"
                 "This link signs you in as an operator, once, within 5 minutes:\n\n"
@@ -81,21 +96,24 @@ def login(
     common: Common,
     operator: bool = flag("--operator", "Sign in as an operator, who may do everything."),
     key: str | None = option("KEY", "Sign in as this key, which needs the scope admin."),
-    person: str | None = option("ID", "Sign in as the person of this id; your login by default."),
+    person: str | None = option("ID", "Sign in as the person with this id; your login by default."),
     role: list[str] | None = option(
         "ORG=ROLE",
         "The person's role in an organization: administrator, approver, auditor or developer; may "
         "be repeated.",
     ),
-    at: str = option(
-        "URL", f"Where the console is mounted; {_ADDRESS} by default.", default=_ADDRESS
-    ),
+    at: str = option("URL", "Where the console is mounted.", default=_ADDRESS),
 ) -> None:
     """Print a link that signs in to the console once, within 5 minutes.
 
-    Whoever has the link gets in: send it only where a password could be sent. The session of a
-    person lasts an hour. That of a key lasts 12 hours, and ends with the key.
+    Anybody who has the link can sign in: send it only where you could send a password. The session
+    of a person lasts an hour. The session of a key lasts 12 hours, and ends with the key.
     """
+    if not _ADDRESSES.fullmatch(at):
+        raise InvalidValueError(
+            "--at takes an address that begins with http:// or https://, such as "
+            "https://api.example.com/console"
+        )
     roles = parse_pairs("--role", "ORG=ROLE, such as acme=developer", role)
     if (key is not None) + operator + bool(roles) != 1 or (key is not None and person is not None):
         raise InvalidValueError("give --operator, --key, or a --role for each organization")
@@ -104,12 +122,18 @@ def login(
         if key is not None:
             found = guard.keys.get(argument_id(key))
             if ADMIN not in guard.policy.grant(found.scopes):
-                raise InvalidValueError(f"key {found.id!r} has not the scope {ADMIN}")
+                raise InvalidValueError(f"key {found.id!r} does not have the scope {ADMIN}")
             who = found.id
         else:
             for organization in roles:
                 guard.organizations.get(organization)  # a slip would sign in with no right at all
-            who = Person(id=_login() if person is None else person, roles=roles, operator=operator)
+            try:
+                who = Person(
+                    id=login_name() if person is None else person, roles=roles, operator=operator
+                )
+            except InvalidValueError as problem:
+                words = str(problem).replace("An operator has operator=True", _NO_ROLE)
+                raise InvalidValueError(words) from None
         link = f"{at.rstrip('/')}{_link(guard, who)}"
     common.show({"link": link, "expires_in": 300}, f"{link}\n")
 
@@ -118,13 +142,6 @@ def _link(guard: Keyguard, who: Person | str) -> str:
     from keyguard.admin.sessions import Sessions
 
     return f"/sign-in/{run_sync(Sessions(guard).make_link(who))}"
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        return "unknown"
 
 
 @contextmanager

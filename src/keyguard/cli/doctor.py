@@ -35,7 +35,7 @@ _CLOCKS_DIFFER = 5.0
 
 @with_options("limiter", *HASHED_STORE)
 def doctor(common: Common) -> None:
-    """Check the stores for problems. They would lose keys or make keys unreachable.
+    """Check the stores for problems. Such a problem may lose keys, or make them unreachable.
 
     The command prints one line for each finding. The exit code is 1 if one of them is a problem.
     The command changes nothing, except for one counter of its own in the store of the counters.
@@ -94,7 +94,7 @@ def _of_replica(store: Store, url: str, settings: Settings, patience: float) -> 
 
 
 def _of_readings(store: Store, replica: Replica, settings: Settings) -> Iterator[Finding]:
-    """Tell how far a read replica is behind, and what asking it takes."""
+    """Report how far a read replica is behind, and how long a call takes."""
     place, position = replica.place, replica.read_key(NO_KEY).position
     feed = store.feed()
     assert feed is not None  # noqa: S101 - it would have no replica
@@ -133,7 +133,7 @@ def _of_counters(
 def _answers(
     url: str, patience: float, ask: Callable[[], Iterator[Finding]], about: str = ""
 ) -> list[Finding]:
-    """Return what a store answers, or what its failure means."""
+    """Return a store's answer, or the meaning of its failure."""
     try:
         with within(patience):
             return [*ask()]
@@ -185,9 +185,9 @@ def _of_clock(theirs: float, before: float, after: float) -> Finding:
     """Compare this machine's clock with that of the counters.
 
     Args:
-        theirs: When the counters say that they were asked, in seconds.
-        before: When they were asked at the earliest, by this machine's clock.
-        after: When they had answered.
+        theirs: The time of the call by the clock of the counters, in seconds.
+        before: The time before the call, by this machine's clock.
+        after: The time after the call.
     """
     apart = max(before - theirs, theirs - after, 0.0)
     said = f"the clocks of this machine and of the counters are {apart:.1f} s apart"
@@ -195,12 +195,12 @@ def _of_clock(theirs: float, before: float, after: float) -> Finding:
         return fine(said)
     return problem(
         f"{said}: one is wrong, and if it is this machine's, keys begin and expire at the wrong "
-        "time; have both set by NTP"
+        "time; let NTP set both"
     )
 
 
 def _of_peppers(store: Store, hasher: TokenHasher) -> Iterator[Finding]:
-    """Tell which peppers are set, and which of the first keys need another one."""
+    """Report which peppers are set, and which of the first keys need another one."""
     ring = ", ".join(hasher.pepper_ids) or "none"
     yield fine(f"new tokens are stored as {hasher.current}; the peppers that are set: {ring}")
     keys = store.list_digests(after=None, limit=LARGEST_PAGE).items

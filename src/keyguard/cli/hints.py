@@ -11,10 +11,10 @@ import typer
 
 from keyguard.cli.options import LIST, Common, actor, argument_id, flag, option, with_options
 from keyguard.cli.pages import each_page, show_list
-from keyguard.cli.parsing import parse_span
 from keyguard.cli.terminal import table
-from keyguard.cli.wording import absolute, relative
+from keyguard.cli.wording import absolute
 from keyguard.core.management.json_forms import hint_json, json_time
+from keyguard.core.spans import parse_span
 from keyguard.core.usage.hints import Hint
 from keyguard.core.values import Page
 from keyguard.exceptions import InvalidValueError
@@ -31,7 +31,11 @@ def hints(
     span: str | None = option("SPAN", "For how long, such as 90d; 30d by default.", "--for"),
     new: bool = flag("--new", "Show only what --new has not shown yet, for a job that runs daily."),
 ) -> None:
-    """Show what to look at: keys that end soon, that woke after a long time, that nobody uses."""
+    """Show which keys to look at, and why.
+
+    These are keys that end soon, that nobody uses, or that are used again after a long time, among
+    others.
+    """
     if dismissed is not None:
         _dismiss(common, organization, argument_id(dismissed), span)
         return
@@ -43,14 +47,14 @@ def hints(
             common,
             partial(fetch, guard, organization),
             hint_json,
-            partial(_table, now=datetime.now(UTC)),
+            _table,
             "There is nothing to look at.",
         )
 
 
 def _dismiss(common: Common, organization: str | None, hint: str, span: str | None) -> None:
     now = datetime.now(UTC)
-    until = None if span is None else now + parse_span(span)
+    until = None if span is None else now + parse_span("--for", span)
     _, _, about = hint.partition(":")
     key_id = about.partition(":")[0]
     if not key_id:
@@ -96,6 +100,7 @@ def _organizations(guard: Keyguard) -> Iterator[str]:
         yield from (organization.id for organization in page)
 
 
-def _table(page: Page[Hint], now: datetime) -> str:
-    rows = [(hint.id, relative(hint.since, now), hint.text) for hint in page]
-    return table(("Hint", "Since", "What"), rows, flexible={"Since": 8, "What": 20})
+def _table(page: Page[Hint]) -> str:
+    # Usage is counted by the day, so a hint on it holds since a day began.
+    rows = [(hint.id, f"{hint.since.astimezone(UTC):%Y-%m-%d}", hint.text) for hint in page]
+    return table(("Hint", "Since (UTC)", "What"), rows, flexible={"What": 20})

@@ -31,12 +31,12 @@ from keyguard.cli.options import (
 )
 from keyguard.cli.pages import show_list
 from keyguard.cli.parsing import (
+    check_change,
     new_value,
     parse_instant,
     parse_limits,
     parse_metadata,
     parse_scopes,
-    parse_span,
 )
 from keyguard.cli.terminal import coloured, details, status_word, table
 from keyguard.cli.token_io import hand_over
@@ -49,6 +49,7 @@ from keyguard.core.management.json_forms import (
     limit_status_json,
     new_key_json,
 )
+from keyguard.core.spans import parse_span
 from keyguard.core.values import UNCHANGED, Page
 from keyguard.exceptions import CorruptDataError, InvalidValueError
 from keyguard.guard import Keyguard
@@ -81,8 +82,8 @@ def create(
     owner: str | None = OWNER,
 ) -> None:
     """Create a key and print its token. It is shown only this once."""
-    span = None if expires_in is None else parse_span(expires_in)
-    start = None if not_before is None else parse_instant(not_before)
+    span = None if expires_in is None else parse_span("--expires-in", expires_in)
+    start = None if not_before is None else parse_instant("--not-before", not_before)
     pairs = parse_metadata(metadata)
     own_limits = parse_limits(limits, "key")
     with common.guard() as guard:
@@ -121,8 +122,10 @@ def list_keys(
 ) -> None:
     """List keys, oldest first, also those that no longer work."""
     now = datetime.now(UTC)
-    ending_in = None if expiring_within is None else parse_span(expiring_within)
-    unused = None if unused_for is None else parse_span(unused_for)
+    ending_in = (
+        None if expiring_within is None else parse_span("--expiring-within", expiring_within)
+    )
+    unused = None if unused_for is None else parse_span("--unused-for", unused_for)
     is_report = ending_in is not None or unused is not None
     with common.guard() as guard:
         only = None
@@ -204,7 +207,7 @@ def update(
     networks: list[str] | None = NETWORKS,
     no_networks: bool = flag("--no-networks", "Let the key work from any network."),
     owner: str | None = OWNER,
-    no_owner: bool = flag("--no-owner", "Let the key have no holder."),
+    no_owner: bool = flag("--no-owner", "Remove the key's owner."),
     force: bool = flag(
         "--force", "Take the scope admin even from the last key of its organization that has it."
     ),
@@ -214,10 +217,13 @@ def update(
     new_scopes = new_value("--scope", parse_scopes(scopes), "--no-scopes", no_scopes, ())
     new_networks = new_value("--network", networks, "--no-networks", no_networks, ())
     new_owner = new_value("--owner", owner, "--no-owner", no_owner, None)
+    new_name = UNCHANGED if name is None else name
+    key_id = argument_id(named)
+    check_change(common.command, new_name, new_scopes, new_limits, new_networks, new_owner)
     with common.guard() as guard:
         key = guard.keys.update(
-            argument_id(named),
-            name=UNCHANGED if name is None else name,
+            key_id,
+            name=new_name,
             scopes=new_scopes,
             limits=new_limits,
             allowed_networks=new_networks,
@@ -237,18 +243,18 @@ def rotate(
         "SPAN", "How long the old token keeps working; 0 ends it at once.", default="24h"
     ),
     expires_in: str | None = option(
-        "SPAN", "How long the new key works; by default as long as the old one was meant to."
+        "SPAN", "How long the new key works; by default as long as the old one was issued for."
     ),
     idempotency_key: str | None = option(
         "TEXT", "A name for this rotation. A second run with the same name changes nothing."
     ),
     force: bool = flag(
-        "--force", "Rotate even into a successor that leaves no lasting key with the scope admin."
+        "--force", "Rotate even if the organization then has no lasting key with the scope admin."
     ),
 ) -> None:
     """Give a key a successor and print the new token. It is shown only this once."""
-    grace_span = parse_span(grace, may_be_zero=True)
-    span = UNCHANGED if expires_in is None else parse_span(expires_in)
+    grace_span = parse_span("--grace", grace, may_be_zero=True)
+    span = UNCHANGED if expires_in is None else parse_span("--expires-in", expires_in)
     with common.guard() as guard:
         rotated = guard.keys.rotate(
             argument_id(named),

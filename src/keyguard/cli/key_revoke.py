@@ -22,12 +22,13 @@ from keyguard.core.keys.records import Key, KeyStatus, RevocationReason
 from keyguard.core.keys.results import DamagedKey
 from keyguard.core.management.json_forms import JsonObject, revoked_json
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import CorruptDataError, NotFoundError
+from keyguard.exceptions import CorruptDataError, InvalidValueError, NotFoundError, shown
 from keyguard.guard import Keyguard
 
+_KNOWN = ", ".join(reason.replace(" ", "-") for reason in RevocationReason)
 REASON = option(
     "REASON",
-    f"Why, one of: {', '.join(reason.replace(' ', '-') for reason in RevocationReason)}.",
+    f"Why, one of: {_KNOWN}.",
     default=RevocationReason.UNSPECIFIED.value,
 )
 NOTE = option("TEXT", "Why, in your own words.")
@@ -46,7 +47,7 @@ def revoke(
     now = datetime.now(UTC)
     with common.guard() as guard:
         key = guard.keys.revoke(
-            argument_id(named), reason=reason, note=note, force=force, actor=actor()
+            argument_id(named), reason=_reason(reason), note=note, force=force, actor=actor()
         )
         text = _revoked(key, now)
         if isinstance(key, Key) and key.successor is not None:
@@ -78,7 +79,7 @@ def revoke_family(
     now = datetime.now(UTC)
     with common.guard() as guard:
         keys = guard.keys.revoke_family(
-            argument_id(family), reason=reason, note=note, force=force, actor=actor()
+            argument_id(family), reason=_reason(reason), note=note, force=force, actor=actor()
         )
     form: JsonObject = {"items": [revoked_json(key, now) for key in keys]}
     common.show(form, "".join(_revoked(key, now) for key in keys))
@@ -96,8 +97,27 @@ def revoke_token(
     now = datetime.now(UTC)
     with common.guard() as guard:
         token = Secret(read_token(common).decode(errors="replace"))
-        key = guard.keys.revoke_token(token, note=note)
+        try:
+            key = guard.keys.revoke_token(token, note=note)
+        except NotFoundError as failure:
+            if common.given is not None or guard.policy.names_own(token.reveal()):
+                raise
+            prefix = f"{guard.settings.prefix}_"
+            raise NotFoundError(
+                f"{failure}; if the tokens of the service do not begin with {prefix}, set "
+                "KEYGUARD_PREFIX to their prefix"
+            ) from None
     common.show(revoked_json(key, now), _revoked(key, now))
+
+
+def _reason(text: str) -> RevocationReason:
+    try:
+        return RevocationReason.of(text)
+    except InvalidValueError:
+        raise InvalidValueError(
+            f"{shown(text)} is not a valid reason; use one of: {_KNOWN}. Put your own words into "
+            "--note"
+        ) from None
 
 
 def _revoked(key: Key | DamagedKey, now: datetime) -> str:
@@ -105,8 +125,8 @@ def _revoked(key: Key | DamagedKey, now: datetime) -> str:
         if key.revoked_at is not None:
             return f"Key {key.id} was revoked. Its record is damaged and can't be read.\n"
         return (
-            f"Key {key.id} was not changed. Its record is damaged and can't be read; something "
-            "stands already where the time of its revocation belongs.\n"
+            f"Key {key.id} was not changed. Its record is damaged and can't be read, but "
+            "its field for the time of a revocation is filled already.\n"
         )
     if key.revoked_at is None or key.revoked_at >= now:
         return f"Key {key.id} was revoked.\n"

@@ -7,22 +7,11 @@ import typer
 from keyguard.cli.options import HASHED_STORE, Common, with_options
 from keyguard.cli.output import complain, emit_json
 from keyguard.cli.terminal import details, status_word
-from keyguard.cli.token_io import read_token, refuse_arguments
+from keyguard.cli.token_io import authenticate, refusal_words, refuse_arguments
 from keyguard.cli.wording import scope_list
 from keyguard.core.access.decisions import Allow, Reason
 from keyguard.core.keys.records import Key
 from keyguard.core.management.json_forms import fields_json
-from keyguard.exceptions import KeyguardError, StoreUnavailableError
-
-_REASONS = {
-    Reason.KEY_UNKNOWN: "there is no key {key}",
-    Reason.SECRET_WRONG: "the token names key {key}, but its secret is wrong",
-    Reason.KEY_REVOKED: "key {key} is revoked",
-    Reason.KEY_ROTATED: "key {key} was rotated, and its grace has ended",
-    Reason.KEY_EXPIRED: "key {key} has expired",
-    Reason.KEY_NOT_YET_VALID: "key {key} does not work yet",
-    Reason.ORGANIZATION_DISABLED: "key {key} does not work while its organization is disabled",
-}
 
 
 @with_options(*HASHED_STORE)
@@ -30,14 +19,10 @@ def verify(common: Common) -> None:
     """Check whether a token works. It is read from stdin, or from a hidden prompt."""
     refuse_arguments(common)
     with common.guard(looks_up=True) as guard:
-        decision = guard.authenticate([b"Bearer " + read_token(common)], secure=True)
+        decision = authenticate(common, guard)
         if isinstance(decision, Allow):
             key, scopes = guard.keys.get(decision.principal.key_id), decision.principal.scopes
             return _show_active(common, key, scopes)
-        if decision.reason is Reason.STORE_UNAVAILABLE:
-            if isinstance(decision.cause, KeyguardError):
-                raise decision.cause
-            raise StoreUnavailableError("the key store failed; try again later")
         if decision.reason is Reason.ADDRESS_NOT_ALLOWED and decision.key_id is not None:
             # The token works from some networks, and a command has no client address.
             key = guard.keys.get(decision.key_id)
@@ -46,11 +31,7 @@ def verify(common: Common) -> None:
     if common.as_json:
         emit_json({"active": False, "reason": decision.reason.value, "id": decision.key_id})
     else:
-        other = (
-            f"this is not a token of this service: a token is {prefix}_ and 66 characters, and "
-            "this one has a wrong prefix, length or checksum"
-        )
-        complain(_REASONS.get(decision.reason, other).format(key=decision.key_id))
+        complain(refusal_words(decision, prefix))
     raise typer.Exit(1)
 
 

@@ -17,7 +17,7 @@ import typer
 
 from keyguard.cli.output import TOKEN, emit, emit_json
 from keyguard.core.management.json_forms import JsonObject
-from keyguard.core.texts import fits
+from keyguard.core.texts import fits, settled_text
 from keyguard.exceptions import (
     ConfigurationError,
     InvalidValueError,
@@ -28,7 +28,6 @@ from keyguard.exceptions import (
 )
 from keyguard.guard import Keyguard
 from keyguard.settings.config import Settings
-from keyguard.settings.sources import settled_text
 
 LONGEST_STORE_TIMEOUT = 60.0
 """The longest that a setting may let a store call of a request take, in seconds."""
@@ -89,6 +88,8 @@ class Common:
         given: The guard of the application that runs the command line, used instead of a store.
         application: That application.
         settings_file: The settings file that ``init --config`` has written.
+        settled: The settings of an application that the command asks about, instead of those of
+            the environment.
         command: The command's full name.
         strays: The arguments that the command does not declare.
         is_followed: Whether it is a group, and one of its commands follows.
@@ -118,6 +119,7 @@ class Common:
     given: Keyguard | None = None
     application: object = None
     settings_file: Path | None = None
+    settled: Settings | None = None
     command: str = ""
     strays: tuple[str, ...] = ()
     is_followed: bool = False
@@ -133,6 +135,8 @@ class Common:
         """Read the settings from the environment, or take those of the application."""
         if self.given is not None:
             return self.given.settings
+        if self.settled is not None:
+            return self.settled
         environ: Mapping[str, str] = os.environ
         if self.pepper_file is not None:
             path = str(self.pepper_file)
@@ -160,6 +164,11 @@ class Common:
             yield self.given  # the application closes it
             return
         url, settings = self.store_url(), self.settings()
+        if url == "memory://":
+            raise ConfigurationError(
+                "memory:// lasts only as long as this command: name a store that the service "
+                "shares, such as sqlite:///keys.db"
+            )
         if looks_up:
             timeout = max(settings.store_timeout, self.patience)
             settings = replace(settings, store_timeout=timeout)
@@ -238,12 +247,17 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
     return decorate
 
 
+def login_name() -> str:
+    """Return the login name of this process's user, or ``unknown``."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container's user that has no name
+        return "unknown"
+
+
 def actor() -> str:
     """Return the actor of the audit trail for this process: ``cli:`` and the login name."""
-    try:
-        login = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container's user that has no name
-        login = ""
+    login = login_name()
     harmless = login.strip() and fits(login) and len(login) <= _LONGEST_LOGIN
     return f"cli:{login if harmless else 'unknown'}"
 

@@ -18,12 +18,13 @@ from keyguard.cli.options import (
     with_options,
 )
 from keyguard.cli.pages import show_list
-from keyguard.cli.parsing import new_value, parse_limits, parse_metadata, parse_scopes, parse_span
+from keyguard.cli.parsing import check_change, new_value, parse_limits, parse_metadata, parse_scopes
 from keyguard.cli.terminal import details, table
 from keyguard.cli.wording import absolute, organization_details, organization_status, relative
 from keyguard.core.keys.records import Organization
 from keyguard.core.keys.results import DamagedOrganization
 from keyguard.core.management.json_forms import fields_json, organization_json
+from keyguard.core.spans import parse_span
 from keyguard.core.values import UNCHANGED, Page
 
 app = typer.Typer(help="Manage organizations, which own keys.", no_args_is_help=True)
@@ -83,7 +84,7 @@ def create(
             name=name,
             limits=own_limits,
             scopes=parse_scopes(scopes) or None,
-            max_key_lifetime=None if longest is None else parse_span(longest),
+            max_key_lifetime=None if longest is None else parse_span("--max-key-lifetime", longest),
             max_keys=most_keys,
             time_zone="UTC" if time_zone is None else time_zone,
             plan=plan,
@@ -140,14 +141,14 @@ def update(
     no_plan: bool = flag("--no-plan", "Take the organization's plan away."),
     metadata: list[str] | None = METADATA,
     no_metadata: bool = flag("--no-metadata", "Remove all notes of the organization."),
-    force: bool = flag("--force", "Take the scope admin even from an organization that uses it."),
+    force: bool = flag("--force", "Take the scope admin even if a key of the organization has it."),
 ) -> None:
     """Change an organization. Limits, scopes or metadata that are given replace all former ones.
 
     A new --max-key-lifetime applies to keys that are issued later.
     """
     own_limits = parse_limits(limits, "organization")
-    lifetime = None if longest is None else parse_span(longest)
+    lifetime = None if longest is None else parse_span("--max-key-lifetime", longest)
     new_limits = new_value("--limit", own_limits, "--no-limits", no_limits, ())
     new_scopes = new_value("--scope", parse_scopes(scopes), "--any-scope", any_scope, None)
     new_lifetime = new_value(
@@ -157,15 +158,28 @@ def update(
     notes = parse_metadata(metadata)
     new_notes = new_value("--metadata", notes, "--no-metadata", no_metadata, dict[str, str]())
     new_plan = new_value("--plan", plan, "--no-plan", no_plan, None)
+    new_name = UNCHANGED if name is None else name
+    new_zone = UNCHANGED if time_zone is None else time_zone
+    check_change(
+        common.command,
+        new_name,
+        new_limits,
+        new_scopes,
+        new_lifetime,
+        new_number,
+        new_zone,
+        new_plan,
+        new_notes,
+    )
     with common.guard() as guard:
         organization = guard.organizations.update(
             named,
-            name=UNCHANGED if name is None else name,
+            name=new_name,
             limits=new_limits,
             scopes=new_scopes,
             max_key_lifetime=new_lifetime,
             max_keys=new_number,
-            time_zone=UNCHANGED if time_zone is None else time_zone,
+            time_zone=new_zone,
             plan=new_plan,
             metadata=new_notes,
             force=force,
@@ -183,7 +197,7 @@ def disable(common: Common, named: str = ORGANIZATION) -> None:
         organization = guard.organizations.disable(named, actor=actor())
     disabled_at = organization.disabled_at
     if isinstance(organization, DamagedOrganization):
-        what = "was not changed; something stands already where the time belongs"
+        what = "was not changed: its field for the time is filled already"
         what = what if disabled_at is None else "was disabled; none of its keys works now"
         text = f"Organization {organization.id} {what}. Its record is damaged and can't be read.\n"
         common.show({**fields_json(organization, ("id", "disabled_at")), "damaged": True}, text)

@@ -39,7 +39,7 @@ def complain(sentence: str) -> None:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Tell whether a stream of this process is a terminal; one that was closed is None."""
+    """Return whether a stream of this process is a terminal; a closed one is None."""
     return stream is not None and stream.isatty()
 
 

@@ -10,7 +10,7 @@ from keyguard.cli.output import complain, emit, emit_json, note
 from keyguard.core.management.json_forms import JsonObject
 from keyguard.core.usage.results import UsageReport
 from keyguard.core.values import Page
-from keyguard.exceptions import InvalidValueError
+from keyguard.exceptions import InvalidValueError, shown
 
 T = TypeVar("T")
 P = TypeVar("P", bound=Page[object] | UsageReport)
@@ -29,7 +29,7 @@ def show_list(
     """Read one page of records, or all, and write it to stdout.
 
     Args:
-        common: Which page, and in what form.
+        common: The options: which page, and in what form.
         fetch: Returns the page after the id ``after``, with at most ``limit`` records.
         to_json: Returns a record as JSON.
         to_table: Lays out a page for people.
@@ -49,7 +49,7 @@ def show_list(
         if following:
             note(f"There are more: add --after {following}, or --all.")
     else:
-        note(nothing)
+        note(nothing if common.after is None else f"Nothing comes after {shown(common.after)}.")
 
 
 def read_pages(common: Common, fetch: Callable[..., P]) -> list[P]:
@@ -57,7 +57,7 @@ def read_pages(common: Common, fetch: Callable[..., P]) -> list[P]:
 
     Args:
         common: Which page.
-        fetch: As for :func:`show_list`.
+        fetch: Returns the page after the id ``after``, with at most ``limit`` records.
     """
     if common.everything and common.limit is not None:
         raise InvalidValueError("pass --limit or --all, not both")
@@ -70,7 +70,7 @@ def each_page(fetch: Callable[..., P], after: str | None = None) -> Iterator[P]:
     """Give each page of a list, as large as pages may be.
 
     Args:
-        fetch: As for :func:`show_list`.
+        fetch: Returns the page after the id ``after``, with at most ``limit`` records.
         after: The id after which the first page begins; None for the beginning.
     """
     page = fetch(after=after, limit=_LARGEST_PAGE)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import TypeVar
 
 from keyguard.core.limits.limit import Limit, parse_limit
@@ -14,44 +13,12 @@ from keyguard.exceptions import InvalidValueError, shown
 T = TypeVar("T")
 Cleared = TypeVar("Cleared")
 
-_NUMBER = r"([0-9]{1,9})"
-_SHORT = re.compile(
-    rf"(?:{_NUMBER}w)?(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?\Z"
-)
-_ISO_8601 = re.compile(
-    rf"P(?:{_NUMBER}W)?(?:{_NUMBER}D)?"
-    rf"(?:T(?=[0-9])(?:{_NUMBER}H)?(?:{_NUMBER}M)?(?:{_NUMBER}S)?)?\Z"
-)
-_UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
+def parse_instant(option: str, text: str) -> datetime:
+    """Return a point in time: a time with its offset from UTC, or the first instant of a date.
 
-def parse_span(text: str, *, may_be_zero: bool = False) -> timedelta:
-    """Return a length of time, such as ``90d``, ``1d12h``, ``P90D`` or ``P1DT12H``.
-
-    The units weeks, days, hours, minutes and seconds come in this order; those that are zero may be
-    left out. Years and months have no fixed length. With ``may_be_zero``, ``0`` is a length too.
+    An error names the option.
     """
-    if may_be_zero and text == "0":
-        return timedelta(0)
-    found = _SHORT.match(text) or _ISO_8601.match(text)
-    amounts = found.groups() if found else ()
-    if not any(amounts):
-        raise InvalidValueError(
-            f"{shown(text)} is not a length of time: write weeks, days, hours or minutes such as "
-            "2w, 90d, 12h, 30m or 1d12h, or ISO 8601 such as P90D (years and months have no fixed "
-            "length)"
-        )
-    try:
-        span = timedelta(**{unit: int(n or 0) for unit, n in zip(_UNITS, amounts, strict=True)})
-    except OverflowError:
-        raise InvalidValueError(f"{shown(text)} is longer than any key can last") from None
-    if not span and not may_be_zero:
-        raise InvalidValueError(f"{shown(text)} is zero: give a longer time")
-    return span
-
-
-def parse_instant(text: str) -> datetime:
-    """Return a point in time: a time with its offset from UTC, or the first instant of a date."""
     try:
         if len(text) == len("2030-01-31"):
             return datetime.combine(date.fromisoformat(text), time(), UTC)
@@ -61,20 +28,26 @@ def parse_instant(text: str) -> datetime:
     except (ValueError, OverflowError):
         pass
     raise InvalidValueError(
-        f"{shown(text)} is not a point in time: write a date such as 2030-01-31, or a time with "
-        "its offset from UTC such as 2030-01-31T09:00:00Z or 2030-01-31T09:00:00+02:00"
+        f"{option} takes a point in time, not {shown(text)}: write a date such as "
+        "2030-01-31, or a time with its offset from UTC such as 2030-01-31T09:00:00Z or "
+        "2030-01-31T09:00:00+02:00"
     )
 
 
 def parse_scopes(texts: Sequence[str] | None) -> list[str]:
     """Return the scopes of an option that may be repeated.
 
-    A text may hold several, separated by commas or white space. Texts without any scope are
-    refused: for an organization, no scope would mean any.
+    A text may hold several, separated by commas. Texts without any scope are refused: for an
+    organization, no scope would mean any.
     """
-    scopes = ",".join(texts or ()).replace(",", " ").split()
+    scopes = [scope for part in ",".join(texts or ()).split(",") if (scope := part.strip())]
     if texts and not scopes:
         raise InvalidValueError("--scope is given but names no scope")
+    for scope in scopes:
+        if len(scope.split()) > 1:
+            raise InvalidValueError(
+                f"--scope {shown(scope)} holds white space: separate scopes with commas"
+            )
     return scopes
 
 
@@ -89,7 +62,7 @@ def parse_pairs(option: str, form: str, texts: Sequence[str] | None) -> dict[str
     Args:
         option: The option that gives them, such as ``--metadata``.
         form: How it takes one of them, with an example.
-        texts: What it was given.
+        texts: The values of the option.
     """
     pairs: dict[str, str] = {}
     for text in texts or ():
@@ -103,8 +76,11 @@ def parse_pairs(option: str, form: str, texts: Sequence[str] | None) -> dict[str
 
 
 def parse_limits(texts: Sequence[str] | None, place: str) -> list[Limit]:
-    """Return the limits of an option that may be repeated, for keys or for organizations."""
-    return [parse_limit(text, place) for text in texts or ()]
+    """Return the limits of ``--limit``, for keys or for organizations."""
+    try:
+        return [parse_limit(text, place) for text in texts or ()]
+    except InvalidValueError as problem:
+        raise InvalidValueError(f"--limit: {problem}") from None
 
 
 def new_value(
@@ -119,8 +95,19 @@ def new_value(
         is_cleared: Whether that option is given.
         empty: The value that clears the field.
     """
-    if not value:
+    if value is None or value in ([], {}):
         return empty if is_cleared else UNCHANGED
     if is_cleared:
         raise InvalidValueError(f"give {setting} or {clearing}, not both")
     return value
+
+
+def check_change(command: str, *values: object) -> None:
+    """Refuse a change that changes no field.
+
+    Args:
+        command: The command's full name, whose help lists the options.
+        values: The new value of each field; ``UNCHANGED`` if its options are not given.
+    """
+    if all(value is UNCHANGED for value in values):
+        raise InvalidValueError(f"nothing to change: give an option; see {command} --help")

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from keyguard.cli.options import STORE, Common, actor, flag, option, with_options
 from keyguard.cli.output import complain, is_terminal, note
-from keyguard.cli.parsing import parse_span
 from keyguard.cli.wording import absolute
 from keyguard.core.keys.results import DeletedAudit, DeletedKeys
 from keyguard.core.management.json_forms import JsonObject, json_time
+from keyguard.core.spans import parse_span
 from keyguard.exceptions import InvalidValueError, RefusedError
 from keyguard.guard import Keyguard
 from keyguard.settings.config import Settings
 
 
 class _Spans(NamedTuple):
-    """For how long what is deleted has been kept; None for what stays."""
+    """How long keys and entries are kept before they are deleted; None for those that stay."""
 
     keys: timedelta | None
     audit: timedelta | None
 
 
 class _Purged(NamedTuple):
-    """What was deleted, or would be; None for what stays."""
+    """What was deleted, or would be; None for kinds that stay."""
 
     keys: DeletedKeys | None
     audit: DeletedAudit | None
@@ -48,7 +50,7 @@ def purge(
     dry_run: bool = flag("--dry-run", "Only count them."),
     is_sure: bool = flag("--yes", "Delete without asking. A job, which has no terminal, needs it."),
 ) -> None:
-    """Delete keys that ended long ago, and old entries of the audit trail, for good.
+    """Delete keys that ended long ago and old audit entries, for good.
 
     Without --keys and --audit, the settings keep_ended_keys and keep_audit say which.
     """
@@ -57,7 +59,7 @@ def purge(
         raise InvalidValueError(
             "what is deleted is gone for good: add --yes, or --dry-run to count it first"
         )
-    with common.guard() as guard:
+    with _as_written(keys, audit), common.guard() as guard:
         if not (dry_run or is_sure):
             _ask(_purge(guard, spans, dry_run=True))
         purged = _purge(guard, spans, dry_run=dry_run)
@@ -72,11 +74,14 @@ def _read_spans(settings: Settings, keys: str | None, audit: str | None) -> _Spa
         settled = (settings.keep_ended_keys, settings.keep_audit)
         spans = _Spans(*(None if s is None else timedelta(seconds=s) for s in settled))
     else:
-        spans = _Spans(*(None if text is None else parse_span(text) for text in (keys, audit)))
+        spans = _Spans(
+            None if keys is None else parse_span("--keys", keys),
+            None if audit is None else parse_span("--audit", audit),
+        )
     if not any(spans):
         raise InvalidValueError(
             "nothing says what to delete: pass --keys or --audit, such as --keys 400d, or set "
-            "KEYGUARD_KEEP_ENDED_KEYS or KEYGUARD_KEEP_AUDIT, in seconds"
+            "KEYGUARD_KEEP_ENDED_KEYS or KEYGUARD_KEEP_AUDIT"
         )
     return spans
 
@@ -90,11 +95,28 @@ def _purge(guard: Keyguard, spans: _Spans, *, dry_run: bool) -> _Purged:
     return _Purged(keys, audit)
 
 
+@contextmanager
+def _as_written(keys: str | None, audit: str | None) -> Generator[None]:
+    """Let an error about a span name its option, and show the span as the user wrote it."""
+    try:
+        yield
+    except InvalidValueError as problem:
+        words = str(problem)
+        for argument, option, text in (
+            ("ended_for", "--keys", keys),
+            ("older_than", "--audit", audit),
+        ):
+            if text is not None and words.startswith(f"{argument} "):
+                shown = words.replace(f", not {parse_span(option, text)}", f", not {text}")
+                raise InvalidValueError(option + shown.removeprefix(argument)) from None
+        raise
+
+
 def _ask(counted: _Purged) -> None:
     """Ask whether to go on, if there is anything to delete.
 
     Raises:
-        RefusedError: The user says anything but yes.
+        RefusedError: The user does not answer yes.
     """
     if counted.is_empty:
         return

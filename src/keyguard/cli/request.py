@@ -25,13 +25,14 @@ from keyguard.cli.options import (
     with_options,
 )
 from keyguard.cli.pages import show_list
-from keyguard.cli.parsing import new_value, parse_limits, parse_scopes, parse_span
+from keyguard.cli.parsing import new_value, parse_limits, parse_scopes
 from keyguard.cli.terminal import coloured, details, status_word, table
 from keyguard.cli.token_io import hand_over, hand_over_ticket, read_token, refuse_arguments
 from keyguard.cli.wording import relative, request_details
 from keyguard.core.keys.requests import KeyRequest, RequestStatus
 from keyguard.core.keys.results import CreatedRequest
 from keyguard.core.management.json_forms import request_json
+from keyguard.core.spans import parse_span
 from keyguard.core.tokens.secret import Secret
 from keyguard.core.values import UNCHANGED, Page
 from keyguard.exceptions import RefusedError, StoreUnavailableError
@@ -39,7 +40,7 @@ from keyguard.guard import Keyguard
 
 REQUEST = argument("REQUEST", "The request's id.")
 NOTE = option("TEXT", "A note for the requester.")
-OWN = flag("--own", "Do it as the login that asked, without a ticket.")
+OWN = flag("--own", "Act as the login that asked for the key, without a ticket.")
 TAKES_TICKET = {"allow_extra_args": True}
 
 _POLL = 2.0  # seconds
@@ -52,12 +53,12 @@ app = typer.Typer(help="Ask for keys, approve requests, and claim keys.", no_arg
 def create(
     common: Common,
     organization: str = option(
-        "ORG", "The organization that shall own the key, by id or slug.", "--org", default=...
+        "ORG", "The organization that will own the key, by id or slug.", "--org", default=...
     ),
-    name: str = option("NAME", "A name of the key for people.", default=...),
+    name: str = option("NAME", "A name for people.", default=...),
     scopes: list[str] | None = SCOPES,
     expires_in: str | None = option(
-        "SPAN", "How long the key shall work from the claim on, such as 90d."
+        "SPAN", "How long the key works after it is claimed, such as 90d."
     ),
     limits: list[str] | None = LIMITS,
     networks: list[str] | None = NETWORKS,
@@ -66,7 +67,7 @@ def create(
     wait: bool = flag("--wait", "Wait until it is approved, claim the key and print its token."),
 ) -> None:
     """Ask for a key and print the ticket that claims it. It is shown only this once."""
-    span = None if expires_in is None else parse_span(expires_in)
+    span = None if expires_in is None else parse_span("--expires-in", expires_in)
     own_limits = parse_limits(limits, "key")
     with common.guard() as guard:
         created = guard.requests.create(
@@ -176,12 +177,12 @@ def approve(
     networks: list[str] | None = NETWORKS,
     note: str | None = NOTE,
 ) -> None:
-    """Approve a request. What is given replaces what was asked for, and may only be less."""
+    """Approve a request. Options replace what was asked for, and may only grant less."""
     with common.guard() as guard:
         request = guard.requests.approve(
             argument_id(named),
             scopes=new_value("--scope", parse_scopes(scopes), "--no-scopes", no_scopes, ()),
-            expires_in=UNCHANGED if expires_in is None else parse_span(expires_in),
+            expires_in=UNCHANGED if expires_in is None else parse_span("--expires-in", expires_in),
             limits=parse_limits(limits, "key") or UNCHANGED,
             allowed_networks=networks or UNCHANGED,
             note=note,
@@ -231,7 +232,7 @@ def claim(common: Common, named: str = REQUEST, own: bool = OWN) -> None:
 @app.command(context_settings=TAKES_TICKET)
 @with_options(*HASHED_STORE)
 def reclaim(common: Common, named: str = REQUEST, own: bool = OWN) -> None:
-    """Replace a claimed key that nobody has used, and print the new token.
+    """Replace a claimed key that nobody has used; print a new token.
 
     The ticket is read from stdin, or from a hidden prompt. The old key is revoked.
     """

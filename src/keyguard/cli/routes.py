@@ -41,7 +41,7 @@ def routes(
     """Show each route of an application and what guards it.
 
     Reads Starlette, FastAPI, Flask and Django. The exit code is 1 if a route is open although no
-    public rule names it, if it is not told whether a route is open, if a rule is for no route, or
+    public rule names it, if it is unknown whether a route is open, if a rule matches no route, or
     if another spelling of a path escapes its rule. The application is imported but not served, and
     its key store is not opened.
     """
@@ -115,7 +115,7 @@ def _guards(route: GuardedRoute) -> Words:
     if route.by_itself:
         return _cell([MANAGEMENT_DECIDES])
     if route.is_public is None:
-        return _cell(["not told", *lines], "red")
+        return _cell(["unknown", *lines], "red")
     if route.problem is not None:
         return _cell(["public, not named so", *lines], "red")
     if route.is_public:

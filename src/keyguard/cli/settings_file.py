@@ -35,6 +35,11 @@ _TEXT = """\
 # trusted_proxies = ["10.0.0.0/8"]
 # require_https = true
 
+# For how many seconds 'keyguard purge' keeps keys that have ended, and entries of the audit trail:
+# here 400 and 800 days. Without these lines, both stay for ever.
+# keep_ended_keys = 34560000
+# keep_audit = 69120000
+
 # The scopes that the service knows. With this table, any other scope is refused as misspelt.
 # [catalogue]
 # "notes:read" = "Read notes"
@@ -60,12 +65,12 @@ scopes = ["admin"]
 
 
 def settings_path() -> Path:
-    """Return where the file is written: where ``KEYGUARD_CONFIG`` says, else in this folder."""
+    """Return the path of the file: that of ``KEYGUARD_CONFIG``, otherwise one in this folder."""
     return config_file(os.environ) or Path("keyguard.toml")
 
 
 def write_settings(path: Path, url: str | None) -> bool:
-    """Write the file if it does not exist, and tell whether it was written.
+    """Write the file if it does not exist, and return whether it was written.
 
     Args:
         path: The file.

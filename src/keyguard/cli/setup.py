@@ -27,10 +27,11 @@ def init(
         "Write a commented settings file as well: keyguard.toml, or what KEYGUARD_CONFIG names.",
     ),
 ) -> None:
-    """Create the tables, a pepper with --pepper-file, and a settings file with --config.
+    """Create the tables, and on request a pepper and a settings file.
 
-    If the pepper file does not exist, the command writes a new random pepper to it. It changes no
-    tables, pepper or settings file that exist, so it is safe to run again.
+    The pepper is created with --pepper-file, the settings file with --config. If the pepper file
+    does not exist, the command writes a new random pepper to it. It changes no tables, pepper or
+    settings file that exist, so it is safe to run again.
     """
     made: list[Path] = []
     settings_file = None
@@ -84,7 +85,7 @@ def migrate(common: Common) -> None:
 
 
 def _make_pepper(path: Path) -> bool:
-    """Write a new pepper to a file that does not exist, and tell whether it was written."""
+    """Write a new pepper to a file that does not exist, and return whether it was written."""
     if path.exists():
         return False
     elsewhere = read_variable(os.environ, "KEYGUARD_PEPPER_FILE")
@@ -114,7 +115,7 @@ def _make_pepper(path: Path) -> bool:
 
 
 def _is_harmless(url: str) -> bool:
-    """Tell whether a URL holds no password."""
+    """Return whether a URL holds no password."""
     return "@" not in url and "?" not in url
 
 

@@ -11,14 +11,30 @@ from keyguard.cli.options import Common, actor
 from keyguard.cli.output import emit, emit_json, is_terminal, note
 from keyguard.cli.terminal import details
 from keyguard.cli.wording import Details, absolute, scope_list, when
+from keyguard.core.access.decisions import Decision, Deny, Reason
 from keyguard.core.keys.records import Key
 from keyguard.core.keys.results import CreatedRequest, IssuedKey
 from keyguard.core.management.json_forms import JsonObject, new_key_json, request_json
 from keyguard.core.tokens.secret import Secret
-from keyguard.exceptions import InvalidValueError, KeyguardError, RefusedError
+from keyguard.exceptions import (
+    InvalidValueError,
+    KeyguardError,
+    RefusedError,
+    StoreUnavailableError,
+)
 from keyguard.guard import Keyguard
+from keyguard.runtime.sync import run_sync
 
 _LONGEST_INPUT = 4096
+_REASONS = {
+    Reason.KEY_UNKNOWN: "there is no key {key}",
+    Reason.SECRET_WRONG: "the token names key {key}, but its secret is wrong",
+    Reason.KEY_REVOKED: "key {key} is revoked",
+    Reason.KEY_ROTATED: "key {key} was rotated, and its grace has ended",
+    Reason.KEY_EXPIRED: "key {key} has expired",
+    Reason.KEY_NOT_YET_VALID: "key {key} does not work yet",
+    Reason.ORGANIZATION_DISABLED: "key {key} does not work while its organization is disabled",
+}
 
 
 def hand_over(
@@ -92,6 +108,38 @@ def read_token(common: Common, what: str = "token") -> bytes:
     if not token:
         raise InvalidValueError(f"no {what} was given: pipe it in, or run this on a terminal")
     return token
+
+
+def authenticate(common: Common, guard: Keyguard) -> Decision:
+    """Read a token and decide on it, as on a request over HTTPS from no known address.
+
+    The key store stays as it is: nobody has used the key, and its digest may rest on other peppers.
+
+    Raises:
+        StoreError: The key store failed, so nothing is known of the key.
+    """
+    decision = run_sync(
+        guard.decide([b"Bearer " + read_token(common)], secure=True, is_attempt=False)
+    )
+    if isinstance(decision, Deny) and decision.reason is Reason.STORE_UNAVAILABLE:
+        if isinstance(decision.cause, KeyguardError):
+            raise decision.cause
+        raise StoreUnavailableError("the key store failed; try again later")
+    return decision
+
+
+def refusal_words(refusal: Deny, prefix: str) -> str:
+    """Return in words why a token does not work.
+
+    Args:
+        refusal: The decision on it.
+        prefix: The prefix of the service's tokens.
+    """
+    other = (
+        f"this is not a token of this service: a token is {prefix}_ and 66 characters, and "
+        "this one has a wrong prefix, length or checksum"
+    )
+    return _REASONS.get(refusal.reason, other).format(key=refusal.key_id)
 
 
 def refuse_arguments(common: Common, what: str = "token") -> None:

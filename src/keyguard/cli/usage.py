@@ -20,7 +20,8 @@ from keyguard.core.management.json_forms import usage_json
 from keyguard.core.texts import csv_cell
 from keyguard.core.usage.periods import FINE, Step
 from keyguard.core.usage.results import UsageItem, UsageReport
-from keyguard.exceptions import InvalidValueError
+from keyguard.core.usage.values import GroupBy
+from keyguard.exceptions import InvalidValueError, shown
 from keyguard.guard import Keyguard
 
 _CSV = ("start", "end", "group", "requests", "units")
@@ -30,38 +31,42 @@ _CSV = ("start", "end", "group", "requests", "units")
 def usage(
     common: Common,
     organization: str | None = typer.Argument(
-        None, metavar="ORG", help="The organization's id or slug, if there are several."
+        None, metavar="ORG", help="The organization's id or slug; needed if there are several."
     ),
     key: str | None = option("ID", "Only requests of the key with this id.", "--key"),
     start: str | None = option(
         "TIME",
-        "A time in the first period: 2030-01-31, a day in the zone, or 2030-01-31T09:00:00Z; by "
-        "default for 7 days, or 25 hours, 8 weeks or 13 months.",
+        "A time in the first period, such as 2030-01-31 or 2030-01-31T09:00:00Z; by default 7 days "
+        "back, or with other steps 6 hours, 25 hours, 8 weeks or 13 months.",
     ),
-    end: str | None = option("TIME", "The time that the last period reaches; now by default."),
+    end: str | None = option("TIME", "The time at which the last period ends; now by default."),
     step: str = option(
         "STEP", f"How long periods are: {', '.join(step.value for step in Step)}.", default="day"
     ),
     zone: str | None = option(
-        "ZONE", "By whose clocks, such as Europe/Berlin; the organization's by default."
+        "ZONE",
+        "The time zone of the periods, such as Europe/Berlin; the organization's by default.",
     ),
-    group_by: str | None = option("WHAT", "Tell apart by key, family, outcome or tag."),
+    group_by: str | None = option("WHAT", "Group by key, family, outcome or tag."),
     as_csv: bool = flag("--csv", "Print comma-separated values and nothing else."),
 ) -> None:
     """Show how many requests the keys of an organization made.
 
-    Where there was no request there is no line.
+    A period without requests has no line.
     """
     if as_csv and common.as_json:
         raise InvalidValueError("pass --csv or --json, not both")
+    _check_choice("--step", Step, step)
+    if group_by:
+        _check_choice("--group-by", GroupBy, group_by)
     key_id = None if key is None else argument_id(key)
     with common.guard() as guard:
         ask = partial(
             guard.usage.report,
             organization=_owner(guard, organization, key_id),
             key=key_id,
-            start=None if start is None else _time(start),
-            end=None if end is None else _time(end),
+            start=None if start is None else _time("--start", start),
+            end=None if end is None else _time("--end", end),
             step=step,
             zone=zone,
             group_by=group_by,
@@ -96,9 +101,15 @@ def _owner(guard: Keyguard, named: str | None, key: str | None) -> str:
     return found.items[0].id
 
 
-def _time(text: str) -> date:
+def _check_choice(option: str, kinds: type[Step | GroupBy], value: str) -> None:
+    known = [kind.value for kind in kinds if kind.value]
+    if value not in known:
+        raise InvalidValueError(f"{option} takes one of {', '.join(known)}, not {shown(value)}")
+
+
+def _time(option: str, text: str) -> date:
     """Return the time of an option, or a day whose zone says when it begins."""
-    time = parse_instant(text)
+    time = parse_instant(option, text)
     return time.date() if len(text) == len("2030-01-31") else time
 
 
@@ -141,4 +152,4 @@ def _as_csv(report: UsageReport) -> str:
 def _tell_how_far(report: UsageReport) -> None:
     late = len(report.late)
     who = f"; {late} {'process is' if late == 1 else 'processes are'} late" if late else ""
-    note(f"All was counted up to {absolute(report.as_of, datetime.now(UTC))}{who}.")
+    note(f"Everything is counted up to {absolute(report.as_of, datetime.now(UTC))}{who}.")

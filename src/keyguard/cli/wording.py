@@ -12,25 +12,34 @@ from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
 
 Details: TypeAlias = "list[tuple[str, Words | None]]"
 
+# Each with the amount from which on a larger unit is taken. "1 year" would hide up to half a year,
+# so two years are the least that is told in years.
 _RELATIVE = (
-    ("year", timedelta(days=365)),
-    ("day", timedelta(days=1)),
-    ("hour", timedelta(hours=1)),
-    ("minute", timedelta(minutes=1)),
-    ("second", timedelta(seconds=1)),
+    ("second", timedelta(seconds=1), 60),
+    ("minute", timedelta(minutes=1), 60),
+    ("hour", timedelta(hours=1), 24),
+    ("day", timedelta(days=1), 2 * 365),
 )
+_YEAR = timedelta(days=365)
 
 
 def relative(at: datetime, now: datetime) -> str:
-    """Return how far a time is from now, such as ``in 89 days`` or ``3 hours ago``."""
+    """Return how far a time is from now, such as ``in 90 days`` or ``3 hours ago``.
+
+    It is told in its largest unit and rounded, so that what lasts 90 days is still told as 90 days
+    a moment later.
+    """
     distance = abs(at - now)
-    for name, unit in _RELATIVE:
-        amount = distance // unit
-        # "1 year" would hide up to 364 days, so two years are the least that is told in years.
-        if amount >= (2 if name == "year" else 1):
-            words = f"{amount} {name}{'' if amount == 1 else 's'}"
-            return f"in {words}" if at > now else f"{words} ago"
-    return "just now"
+    name, amount = "year", round(distance / _YEAR)
+    for smaller, unit, end in _RELATIVE:
+        count = round(distance / unit)
+        if count < end:
+            name, amount = smaller, count
+            break
+    if not amount:
+        return "just now"
+    words = f"{amount} {name}{'' if amount == 1 else 's'}"
+    return f"in {words}" if at > now else f"{words} ago"
 
 
 def absolute(at: datetime, now: datetime) -> str:
@@ -60,7 +69,7 @@ def scope_list(scopes: Collection[str]) -> str:
 
 
 def when_ends(key: Key, now: datetime) -> str:
-    """Return when a key stops working or stopped, such as ``in 89 days``."""
+    """Return when a key stops working or stopped, such as ``in 90 days``."""
     end = key.revoked_at or key.ends_at
     return "never" if end is None else relative(end, now)
 

@@ -45,9 +45,14 @@ def _subject(app: object, kind: str) -> str:
     return f"the application is a {kind}" + ("" if outer == kind else f" inside a {outer}")
 
 
+def names_project() -> bool:
+    """Return whether ``DJANGO_SETTINGS_MODULE`` names a Django project."""
+    return bool(os.environ.get("DJANGO_SETTINGS_MODULE"))
+
+
 def read_project() -> list[Route]:
     """Return the routes of the Django project that ``DJANGO_SETTINGS_MODULE`` names."""
-    if not os.environ.get("DJANGO_SETTINGS_MODULE"):
+    if not names_project():
         raise ConfigurationError(
             "say which application: keyguard routes module:attribute, or for Django set "
             "DJANGO_SETTINGS_MODULE"

@@ -73,15 +73,12 @@ def _guards() -> list[PathRules]:
     if not any(isinstance(m, type) and issubclass(m, KeyguardMiddleware) for m in middleware):
         return []
     setup = read_setup()
-    plans = {
-        name: rates
-        for guard in (setup.async_guard, setup.guard)
-        if guard is not None
-        for name, rates in guard.policy.plans.items()
-    }
+    guards = [guard for guard in (setup.async_guard, setup.guard) if guard is not None]
+    settled = tuple(guard.settings for guard in guards)
     samples = tuple(samples_in_django())
     return [
-        PathRules(book, (resolve_in_django,), samples, plans=plans) for book in setup.rule_books()
+        PathRules(book, (resolve_in_django,), samples, settings=settled)
+        for book in setup.rule_books()
     ]
 
 
@@ -128,7 +125,8 @@ def _protection(view: object, method: str) -> Protection:
     found = found.and_(protection_of(getattr(made, action, None) if action else made, method))
     for permission in made.permission_classes:
         found = found.and_(protection_of(permission))
-    return found
+    # The view has the declarations of its class, too. A limit is charged once.
+    return found._replace(limits=tuple(dict.fromkeys(found.limits)))
 
 
 def _methods_of(view: object) -> frozenset[str] | None:

@@ -1,4 +1,4 @@
-"""What decides on one request: the route that it leads to, and the rules on its way there."""
+"""Explains one request: the route that it leads to, and the rules on its way there."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Explanation:
         path: Its path, decoded.
         is_read: Whether the routes of the application are known.
         route: The route that it leads to, or None.
+        taken: The methods that the route takes, if it does not take this one; else empty.
         rules: What the rules of each keyguard middleware on its way say, the outermost first: a
             rule, None where only a key is needed, or the refusal of an ambiguous path.
         guarded: What it needs in all.
@@ -35,6 +36,7 @@ class Explanation:
     path: str
     is_read: bool
     route: Route | None
+    taken: tuple[str, ...]
     rules: tuple[Rule | Deny | None, ...]
     guarded: GuardedRoute
     guards: tuple[PathRules, ...]
@@ -67,19 +69,31 @@ class Explanation:
             for charged in self.guarded.limits
         )
 
+    @property
+    def settings(self) -> Settings | None:
+        """The settings by which a key is judged; None if no keyguard middleware is on the way."""
+        # The innermost guard is the one whose principal the application sees.
+        every = [settings for guard in self.guards for settings in guard.settings]
+        return every[-1] if every else None
+
     def knows(self, plan: str) -> bool:
-        """Tell whether a keyguard middleware on the way of the request knows a plan."""
+        """Return whether a keyguard middleware on the way of the request knows a plan."""
         return plan in self._plans
 
     @property
     def _plans(self) -> dict[str, Mapping[str, str]]:
         # The innermost guard is the one whose principal the limits of the route see.
-        return {name: rates for guard in self.guards for name, rates in guard.plans.items()}
+        return {
+            name: rates
+            for guard in self.guards
+            for settings in guard.settings
+            for name, rates in settings.policy.plans.items()
+        }
 
 
 def of_settings(settings: Settings) -> list[Route]:
     """Return the one route of an application that is not known: any path behind some rules."""
-    rules = PathRules(settings.rule_book(), plans=settings.policy.plans)
+    rules = PathRules(settings.rule_book(), settings=(settings,))
     return [Route(place=Place("", (rules,)), is_app_read=False)]
 
 
@@ -125,10 +139,25 @@ def explain_request(routes: Sequence[Route], method: str, raw_path: str) -> Expl
         path=path,
         is_read=all(each.is_app_read for each in leading or routes),
         route=None if route is None or not route.is_app_read else route,
+        taken=() if fitting or asked == "OPTIONS" else _taken(leading),
         rules=rules,
         guarded=report([below])[0],
         guards=place.guards,
     )
+
+
+def _taken(leading: Sequence[Route]) -> tuple[str, ...]:
+    """Return the methods that the first route takes; frameworks declare a path once a method.
+
+    OPTIONS is not for here: frameworks and CORS middleware answer it beside the routes.
+    """
+    methods = {
+        method
+        for route in leading
+        if route.is_app_read and route.whole_path == leading[0].whole_path
+        for method in (("WebSocket",) if route.is_websocket else route.methods or ())
+    }
+    return tuple(sorted(methods))
 
 
 def _mounts(place: Place) -> Segments:

@@ -1,4 +1,4 @@
-"""The layers of an application: which are keyguard's, and what each passes requests on to."""
+"""The layers of an application: which are keyguard's, and which application each wraps."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ def behind(layer: object, place: Place) -> Place:
     """Return the place behind a layer, which is another one only behind keyguard's middleware."""
     if isinstance(layer, _OWN):
         inner = getattr(layer.app, "__self__", layer.app)  # Flask's wsgi_app is Flask's
-        routers, plans = tuple(routers_of(inner)), layer.guard.policy.plans
         rules = PathRules(
             layer.admission.rule_book,
-            routers,
-            plans=plans,
+            tuple(routers_of(inner)),
+            settings=(layer.guard.settings,),
             passes_management=layer.admission.passes_management,
         )
         return place.behind(rules)
@@ -33,7 +32,7 @@ def behind(layer: object, place: Place) -> Place:
 
 
 def is_a(value: object, *names: str) -> bool:
-    """Tell whether a value's class, or one that it inherits from, has one of these full names.
+    """Return whether a value's class, or one that it inherits from, has one of these full names.
 
     So no framework is imported to find out that an application belongs to another one.
     """
@@ -57,7 +56,7 @@ def inside(layer: object) -> object:
 
 
 def is_readable(value: object) -> bool:
-    """Tell whether a value is an application, wraps one, or is a collection that holds one."""
+    """Return whether a value is an application, wraps one, or is a collection that holds one."""
     if isinstance(value, Mapping | list | tuple | set | frozenset):
         members = cast("Iterable[object]", value.values() if isinstance(value, Mapping) else value)
         return any(map(is_readable, members))

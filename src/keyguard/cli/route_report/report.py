@@ -21,7 +21,7 @@ _UNGUARDED = (
     "of it, in keyguard's middleware)"
 )
 _NOT_READ = (
-    "not told: what serves it can't be read, and no keyguard middleware is seen before it (wrap "
+    "unknown: keyguard can't read what serves it, and sees no keyguard middleware before it (wrap "
     "the application in keyguard's middleware)"
 )
 
@@ -33,13 +33,13 @@ class GuardedRoute:
     Args:
         path: The route's template.
         is_websocket: Whether it accepts WebSockets.
-        is_public: Whether no key is needed; None where that is not told.
+        is_public: Whether no key is needed; None if that is not known.
         part: The template of the part, or None for all that no other part covers.
         methods: Its methods; empty for all.
-        also: The application's own login, which is taken beside keys; None for keys alone.
+        also: The application's own login, which is accepted beside keys; None for only keys.
         requirements: The scopes that are needed.
         limits: The limits that are charged, besides those of the key.
-        problem: Why the route is open or not told, and what to do; None if it is neither.
+        problem: Why the route is open or not known, and what to do; None if there is no problem.
         by_itself: Whether the console or the management API is there, and decides by itself who may
             come in.
     """
@@ -79,7 +79,7 @@ def unknown_paths(routes: Iterable[Route], accepted: Iterable[str]) -> list[str]
 
 
 def report_rules(routes: Iterable[Route]) -> list[str]:
-    """Return what is wrong with the rules before some routes: rules for nothing, and escapes."""
+    """Return the problems of the rules for some routes: rules for no route, and escapes."""
     behind: dict[int, list[tuple[PathRules, Route]]] = {}
     for route in routes:
         for guard in route.place.guards:
@@ -167,7 +167,7 @@ def _openness(part: Coverage) -> int:
 
 
 def _problem(route: Route, part: Coverage) -> str | None:
-    """Return what is wrong with a part that needs no key, or None."""
+    """Return the problem of a part that needs no key, or None."""
     rule = part.rule
     if rule is None or (part.is_named and (route.is_path_read or "{" not in rule.path)):
         return None
@@ -178,6 +178,6 @@ def _problem(route: Route, part: Coverage) -> str | None:
             "of its own if it is meant to be public, else in one that is not public)"
         )
     return (
-        f"not told{where}: its path can't be read, and the public rule {rule.path!r} may open it "
+        f"unknown{where}: its path can't be read, and the public rule {rule.path!r} may open it "
         "(write it with path(), or ask for a scope)"
     )

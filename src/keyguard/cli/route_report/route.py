@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from keyguard.core.http.coverage import Segments
@@ -12,6 +12,7 @@ from keyguard.core.http.rule_book import RuleBook
 from keyguard.core.http.spellings import Resolve
 from keyguard.core.identity.scopes import Requirement
 from keyguard.request.protection import Protection
+from keyguard.settings.config import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +24,7 @@ class PathRules:
         routers: The routers behind it, if they can be asked.
         samples: Paths that these serve, if they can name some.
         seen_below: The segments of the mounts inside it; it sees the path from there on.
-        plans: The rates that each plan of its guard gives to limits, by their names.
+        settings: The settings of its guard; those of two, where a project has one for ASGI as well.
         passes_management: Whether the console and the management API decide in its place.
     """
 
@@ -31,9 +32,7 @@ class PathRules:
     routers: tuple[Resolve, ...] = ()
     samples: tuple[str, ...] = ()
     seen_below: Segments = ()
-    plans: Mapping[str, Mapping[str, str]] = field(
-        default_factory=dict[str, Mapping[str, str]], compare=False
-    )
+    settings: tuple[Settings, ...] = field(default=(), compare=False)
     passes_management: bool = False
 
 
