@@ -106,10 +106,24 @@ def everything(list_page: Any) -> list[Any]:
         after = page.next
 
 
+def whole(guard: Keyguard) -> tuple[list[Any], list[Key], list[Any]]:
+    """Return the trail, the keys and the requests as they were at one time.
+
+    A server may still be making the last change of a process that was killed. The trail tells.
+    """
+    trail = everything(guard.audit.list)
+    while True:
+        keys, requests = everything(guard.keys.list), everything(guard.requests.list)
+        before, trail = trail, everything(guard.audit.list)
+        if trail == before:
+            return trail, keys, requests
+
+
 def check(guard: Keyguard, acknowledged: set[tuple[str, str]]) -> None:
     """Compare keys, trail and what was acknowledged."""
-    keys: dict[str, Key] = {key.id: key for key in everything(guard.keys.list)}
-    trail = Counter((entry.action, entry.subject) for entry in everything(guard.audit.list))
+    entries, found_keys, requests = whole(guard)
+    keys = {key.id: key for key in found_keys}
+    trail = Counter((entry.action, entry.subject) for entry in entries)
     twice = [what for what, number in trail.items() if number > 1]
     if twice:
         raise SystemExit(f"in the trail more than once: {twice}")
@@ -123,7 +137,7 @@ def check(guard: Keyguard, acknowledged: set[tuple[str, str]]) -> None:
         if key.revoked_at is not None and key.successor is None:
             expected.add((Action.KEY_REVOKED, key.id))
     claimed: set[str | None] = set()
-    for request in everything(guard.requests.list):
+    for request in requests:
         expected.add((Action.REQUEST_CREATED, request.id))
         if request.granted is not None:
             expected.add((Action.REQUEST_APPROVED, request.id))

@@ -33,6 +33,7 @@ def test_a_revocation_survives_the_failover_or_was_not_acknowledged(
             guard.organizations.create("acme")
             keys = [guard.keys.issue(organization="acme", name="a").key.id for _ in range(KEYS)]
         acknowledged: list[str] = []
+        slow: list[str] = []
         refused: list[str] = []
         some = threading.Event()
         settings: Any = {"durable_replicas": 1}
@@ -46,6 +47,9 @@ def test_a_revocation_survives_the_failover_or_was_not_acknowledged(
                         await revoking  # type: ignore[misc]  # of the other flavour it is a Key
                     acknowledged.append(key_id)
                 except NotDurableError:
+                    if not some.is_set():  # the link is whole: the replica was slow
+                        slow.append(key_id)
+                        continue
                     refused.append(key_id)
                     break
                 finally:
@@ -75,4 +79,4 @@ def test_a_revocation_survives_the_failover_or_was_not_acknowledged(
             lost = [key for key in acknowledged if guard.keys.get(key).revoked_at is None]
         assert lost == []
         assert len(acknowledged) >= ACKNOWLEDGED_BEFORE_THE_CUT
-        assert len(acknowledged) == KEYS or len(refused) == 1
+        assert len(acknowledged) + len(slow) == KEYS or len(refused) == 1

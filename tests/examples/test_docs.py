@@ -354,7 +354,7 @@ def test_the_endpoints_of_the_page_on_readiness_tell_whether_the_store_can_serve
     flask = run("docs/health.md", 1, {"__name__": "docs"})
     with flask["guard"]:
         answer = flask["app"].test_client().get("/readyz")
-        assert (answer.status_code, "keyguard migrate" in answer.text) == (503, True)
+        assert (answer.status_code, "keyguard init" in answer.text) == (503, True)
         with TestClient(run("docs/health.md", 0, {"__name__": "docs"})["app"]) as client:
             assert client.get("/livez").text == "alive"
             assert client.get("/readyz").text == "ready"

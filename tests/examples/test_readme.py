@@ -11,7 +11,7 @@ import flask
 import pytest
 from starlette.testclient import TestClient
 
-from keyguard import ConfigurationError, NotFoundError
+from keyguard import ConfigurationError, NotFoundError, Reason
 from scripts.readme import absolute
 from tests.examples.pages import ROOT, blocks, page, run
 
@@ -135,6 +135,20 @@ def test_every_extra_is_in_the_table() -> None:
     extras = set(project()["optional-dependencies"])
 
     assert set(re.findall(r"^\| `(\w+)` \|", page("docs/quickstart.md"), re.MULTILINE)) == extras
+
+
+def test_each_shell_of_the_quickstart_gets_the_prefix_with_the_url() -> None:
+    exports = re.findall(r"export KEYGUARD_URL=.*", page("docs/quickstart.md"))
+
+    assert len(exports) == 2
+    assert all("KEYGUARD_PREFIX=aiaas_live" in export for export in exports)
+
+
+def test_the_causes_that_the_quickstart_explains_are_those_of_the_log() -> None:
+    causes = re.findall(r"^- `(\w+_\w+)`:", page("docs/quickstart.md"), re.MULTILINE)
+
+    assert len(causes) == 5
+    assert set(causes) <= {reason.value for reason in Reason}
 
 
 def test_the_quickstart_works_from_start_to_end(
