@@ -23,7 +23,7 @@ from keyguard.admin.api import ENDPOINTS
 from keyguard.admin.api.document import document
 from keyguard.admin.application import STEP, until_next_step
 from keyguard.admin.console import API, PAGES
-from keyguard.admin.csrf import _signer
+from keyguard.admin.console.form_tokens import _signer
 from keyguard.admin.endpoints import Endpoint
 from tests.admin.api.calls import Sent, environ_of
 from tests.admin.api.office import PEOPLE, Ids, least_body, like
