@@ -109,7 +109,7 @@ def fresh_store(port: int) -> str:
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
     except OSError as problem:
-        raise CannotStartError(f"{path} can't be made anew ({problem.strerror})") from None
+        raise CannotStartError(f"{path} can't be made again ({problem.strerror})") from None
     return f"sqlite:///{path.as_posix()}"
 
 
@@ -249,7 +249,7 @@ def guide(base: str, keys: Keys, url: str, prefix: str) -> str:
         # 200: the reader's own usage
         curl -i {base}/v1/usage/me {bearer(keys.reader)}
 
-        # shows the same to operators
+        # shows acme's usage by key to operators
         {program} usage acme --group-by key --url {url}
 
         # shows what to look at: a client still has the retired key
