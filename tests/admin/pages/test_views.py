@@ -341,6 +341,23 @@ def test_no_end_is_not_chosen_for_an_approver(longest: timedelta | None, chosen:
     assert re.findall(r'<option value="(\w*)" selected>', page) == [chosen]
 
 
+@pytest.mark.parametrize(
+    ("path", "person"),
+    [
+        ("/organizations/acme/keys/new", "administrator"),
+        ("/organizations/acme/requests/new", "developer"),
+    ],
+)
+@pytest.mark.parametrize(("longest", "chosen"), [(None, "90"), (timedelta(days=40), "30")])
+def test_a_new_form_chooses_a_lifetime_that_the_organization_allows(
+    path: str, person: str, longest: timedelta | None, chosen: str
+) -> None:
+    rooms = Rooms()
+    rooms.guard.organizations.update("acme", max_key_lifetime=longest)
+    page = text_of(rooms.get(path, person))
+    assert re.findall(r'<option value="(\w*)" selected>', page) == [chosen]
+
+
 def test_everybody_reads_who_has_approved_a_request_that_takes_several() -> None:
     rooms = Rooms(options={"approvals": {"inference:write": 3}})
     rooms.issue("admin")

@@ -125,7 +125,8 @@ async def issue_key(context: Context) -> Answer:
     """Show the form of a new key, issue the key, and show its token once."""
     view = await view_of(context)
     fields, problem = await sent(context), ""
-    form = KeyForm(owner="", limits="")
+    offered = Choices.of(context.guard, view.owner)
+    form = KeyForm(lifetime=offered.default(), owner="", limits="")
     form.fill(fields)
     if fields and "preview" not in fields:
         try:
@@ -157,7 +158,7 @@ async def issue_key(context: Context) -> Answer:
         action=f"{view.home}/keys",
         submit="Issue the key",
         back=f"{view.home}/keys",
-        **Choices.of(context.guard, view.owner).of_form(form),
+        **offered.of_form(form),
     )
 
 

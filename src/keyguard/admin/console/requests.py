@@ -47,7 +47,8 @@ async def create_request(context: Context) -> Answer:
     """Show the form of a request for a key, and ask for the key."""
     view = await view_of(context)
     fields, problem = await sent(context), ""
-    form = KeyForm(reason="")
+    offered = Choices.of(context.guard, view.owner)
+    form = KeyForm(lifetime=offered.default(), reason="")
     form.fill(fields)
     if fields and "preview" not in fields:
         try:
@@ -72,7 +73,7 @@ async def create_request(context: Context) -> Answer:
         action=f"{view.home}/requests",
         submit="Send the request",
         back=f"{view.home}/mine",
-        **Choices.of(context.guard, view.owner).of_form(form),
+        **offered.of_form(form),
     )
 
 
