@@ -6,13 +6,13 @@ import json
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
 
 from keyguard.cli.options import LIST, Common, argument_id, option, with_options
 from keyguard.cli.pages import show_list
 from keyguard.cli.terminal import table
-from keyguard.cli.wording import in_units, relative, scope_list
+from keyguard.cli.wording import relative
 from keyguard.core.keys.audit import Action, AuditEntry
+from keyguard.core.management.change_words import in_words, word_of
 from keyguard.core.management.json_forms import entry_json
 from keyguard.core.values import Page
 
@@ -29,24 +29,6 @@ _FIRST = (
     "limits",
 )
 _ORDER = {name: number for number, name in enumerate((*_FIRST, "allowed_networks"))}
-_WORDS = {
-    "not_before": "works from",
-    "expires_at": "expires",
-    "grace_ends_at": "grace ends",
-    "allowed_networks": "networks",
-    "max_key_lifetime": "keys work for",
-    "max_keys": "keys at most",
-}
-# The words for a field without a value.
-_ABSENT = {
-    "not_before": "at once",
-    "expires_at": "never",
-    "allowed_networks": "any",
-    "max_key_lifetime": "ever",
-    "max_keys": "any number",
-    "plan": "none",
-    "scopes": "any",  # of an organization
-}
 
 
 @with_options(*LIST)
@@ -101,7 +83,7 @@ def describe_change(entry: AuditEntry) -> str:
         case Action.KEY_ROTATED:
             if after.get("revoked_at") is not None:
                 return f"successor {after['successor']}, revoked at once"
-            end = _in_words("grace_ends_at", after.get("grace_ends_at"))
+            end = in_words("grace_ends_at", after.get("grace_ends_at"))
             return f"successor {after['successor']}, grace ends {end}"
         case Action.KEY_REVOKED:
             words = str(after.get("revoked_reason") or "unspecified")
@@ -110,7 +92,7 @@ def describe_change(entry: AuditEntry) -> str:
         case Action.KEY_DELETED:
             return "; ".join(_differences(None, entry.before or {}))
         case Action.AUDIT_DELETED:
-            return f"{after['entries']:,} from before {_in_words('_at', after['before'])}"
+            return f"{after['entries']:,} from before {in_words('_at', after['before'])}"
         case _:
             return "; ".join(_differences(entry.before, after))
 
@@ -123,36 +105,9 @@ def _differences(before: Mapping[str, object] | None, after: Mapping[str, object
             continue
         if before is None and (name, value) in (("name", after.get("slug")), ("time_zone", "UTC")):
             continue
-        new = _in_words(name, value)
-        word = _WORDS.get(name, name.replace("_", " "))
+        new = in_words(name, value)
+        word = word_of(name)
         if before is not None:
-            yield f"{word} {new}, was {_in_words(name, before.get(name))}"
+            yield f"{word} {new}, was {in_words(name, before.get(name))}"
         else:
             yield new if name == "name" else f"{word} {new}"
-
-
-def _in_words(name: str, value: Any) -> str:
-    match name:
-        case _ if value is None:
-            return _ABSENT.get(name, "none")
-        case "limits":
-            return ", ".join(f"{limit['name']} {limit['rate']}" for limit in value) or "none"
-        case "max_key_lifetime":
-            return in_units(value)
-        case "metadata":
-            return ", ".join(f"{key}={text}" for key, text in value.items()) or "none"
-        case "allowed_networks":
-            return ", ".join(value) or "any"
-        case "scopes":
-            return scope_list(value)
-        case "asked" | "granted":
-            terms = sorted(value.items(), reverse=True)  # the scopes first
-            return ", ".join(_in_words(field, item) for field, item in terms if item) or "no scope"
-        case "expires_in":
-            return in_units(value)
-        case "decided_by":
-            return ", ".join(value) or "nobody"
-        case _ if name.endswith(("_at", "_before", "_until", "claim_by")):
-            return f"{datetime.fromisoformat(value).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
-        case _:
-            return str(value)

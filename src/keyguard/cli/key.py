@@ -40,7 +40,7 @@ from keyguard.cli.parsing import (
 )
 from keyguard.cli.terminal import coloured, details, status_word, table
 from keyguard.cli.token_io import hand_over
-from keyguard.cli.wording import absolute, in_units, key_details, last_used, when_ends
+from keyguard.cli.wording import absolute, key_details, last_used, when_ends
 from keyguard.core.keys.records import Key, KeyStatus
 from keyguard.core.keys.results import IssuedKey, RotatedKey
 from keyguard.core.limits.charges import LimitStatus
@@ -49,7 +49,7 @@ from keyguard.core.management.json_forms import (
     limit_status_json,
     new_key_json,
 )
-from keyguard.core.spans import parse_span
+from keyguard.core.spans import in_units, parse_span
 from keyguard.core.values import UNCHANGED, Page
 from keyguard.exceptions import CorruptDataError, InvalidValueError
 from keyguard.guard import Keyguard

@@ -9,6 +9,7 @@ from typing import TypeAlias
 from keyguard.cli.terminal import Words, status_word
 from keyguard.core.keys.records import Key, Organization
 from keyguard.core.keys.requests import KeyRequest, KeyTerms, RequestStatus
+from keyguard.core.spans import in_units
 
 Details: TypeAlias = "list[tuple[str, Words | None]]"
 
@@ -50,17 +51,6 @@ def absolute(at: datetime, now: datetime) -> str:
 def when(at: datetime | None, now: datetime) -> str | None:
     """Return a time as :func:`absolute` does, or None for None."""
     return None if at is None else absolute(at, now)
-
-
-def in_units(seconds: float) -> str:
-    """Return whole seconds in their two largest units, such as ``1 h 30 min``."""
-    parts: list[str] = []
-    left = int(seconds)
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2]) or "0 s"
 
 
 def scope_list(scopes: Collection[str]) -> str:

@@ -1,4 +1,4 @@
-"""Lengths of time as people write them, in options and in settings."""
+"""Lengths of time as people write them, in options and in settings, and read them."""
 
 from __future__ import annotations
 
@@ -42,3 +42,14 @@ def parse_span(option: str, text: str, *, may_be_zero: bool = False) -> timedelt
     if not span and not may_be_zero:
         raise InvalidValueError(f"{option} {shown(text)} is zero: give a longer time")
     return span
+
+
+def in_units(seconds: float) -> str:
+    """Return whole seconds in their two largest units, such as ``1 h 30 min``."""
+    parts: list[str] = []
+    left = int(seconds)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count:
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2]) or "0 s"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
 
-from keyguard.admin.console.render import environment, plainly, span
+from keyguard.admin.console.render import changed, environment, span
 from keyguard.admin.console.static import static_files
+from keyguard.core.keys.audit import Action, AuditEntry
 from keyguard.core.texts import csv_cell
 from tests.admin.pages.samples import HOSTILE, KINDS, page, samples
 
@@ -143,5 +146,27 @@ def test_values_are_written_for_people() -> None:
     assert [span(seconds) for seconds in (1, 60, 90, 7200, 86400, 0.5)] == [
         *("1 second", "1 minute", "90 seconds", "2 hours", "1 day", "0.5 seconds")
     ]
-    assert plainly(["a", "é"]) == '["a", "é"]'
-    assert plainly("a") == "a"
+
+
+def test_a_change_is_told_in_words_by_the_clock_of_the_organization() -> None:
+    entry = AuditEntry(
+        id="aud_1",
+        at=datetime(2026, 3, 1, tzinfo=UTC),
+        actor="ann",
+        action=Action.KEY_UPDATED,
+        subject="key_1",
+        organization="org_1",
+        before={"expires_at": None, "scopes": [], "limits": []},
+        after={
+            "expires_at": "2026-03-01T12:00:00Z",
+            "scopes": ["b", "a"],
+            "limits": "é, which keyguard did not write",
+        },
+    )
+
+    assert changed(entry, "Europe/Berlin") == [
+        ("expires", "1 Mar 2026, 13:00", "never"),
+        ("scopes", "a, b", "none"),
+        ("limits", '"é, which keyguard did not write"', "none"),
+    ]
+    assert [old for _, _, old in changed(replace(entry, before=None), "UTC")] == ["", "", ""]

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from keyguard.core.keys.audit import AuditEntry
+from keyguard.core.management.change_words import in_words, word_of
 from keyguard.core.texts import escaped
 
 _TONES = {
@@ -47,7 +48,7 @@ def environment() -> Environment:
     made.filters.update(  # pyright: ignore[reportCallIssue]
         {
             written.__name__: written  # pyright: ignore[reportArgumentType]
-            for written in (clock, instant, number, plainly, span, subject_path, tone)
+            for written in (changed, clock, instant, number, span, subject_path, tone)
         }
     )
     return made
@@ -85,9 +86,24 @@ def span(length: timedelta | float) -> str:
     return f"{seconds:g} seconds"
 
 
-def plainly(value: object) -> str:
-    """Return a value of an audit entry for people."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+def changed(entry: AuditEntry, zone: str) -> list[tuple[str, str, str]]:
+    """Return what each field of an audit entry is called, holds, and held before, or ""."""
+    before = entry.before
+    return [
+        (
+            word_of(name),
+            _field(name, value, zone),
+            "" if before is None else _field(name, before.get(name), zone),
+        )
+        for name, value in entry.after.items()
+    ]
+
+
+def _field(name: str, value: object, zone: str) -> str:
+    try:
+        return in_words(name, value, lambda time: clock(time, zone))
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
+        return json.dumps(value, ensure_ascii=False)  # keyguard did not write this
 
 
 def subject_path(entry: AuditEntry) -> str:
