@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 from typer.main import get_group
 
 from keyguard.cli import console, key, organization, output, pepper, request, setup
@@ -43,8 +44,18 @@ _NO_NUMBER = re.compile(r"Invalid value for '(?P<option>--[\w-]+)'.* valid integ
 _Problem: type[Exception] = typer.BadParameter.__mro__[2]
 DONE, REFUSED, USAGE, NOT_DURABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
+
+class _Program(TyperGroup):
+    """The program's commands. The help of Typer 0.26 would list hidden ones, too."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the names of the commands that are not hidden, in their order."""
+        return [name for name in super().list_commands(ctx) if not self.commands[name].hidden]
+
+
 app = typer.Typer(
     name="keyguard",
+    cls=_Program,
     help="Manage the API keys of a service.",
     epilog="Exit codes: 0 done; 1 refused, not found or failed; 2 wrong usage or settings; "
     "3 done, but on too few replicas.",
