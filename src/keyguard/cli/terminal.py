@@ -69,8 +69,11 @@ def table(
     widths = _widths(headings, laid_out, flexible, room)
     if sum(widths) > room:
         return "\n".join(details(zip(headings, row, strict=True)) for row in laid_out)
-    grid = tables.Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    # Gaps are columns: Rich before 14.3 counts padding behind the last column, and cuts ids off.
+    grid = tables.Table(box=None, padding=0, header_style="bold")
     for heading, width in zip(headings, widths, strict=True):
+        if grid.columns:
+            grid.add_column(width=_GAP)
         grid.add_column(
             heading,
             width=width,
@@ -79,8 +82,13 @@ def table(
             justify="right" if heading in numbers else "left",
         )
     drawn = _bars(bars, room - sum(widths) - _GAP, wide) if wide.is_terminal else []
+    if drawn:
+        grid.add_column(width=_GAP)
+        grid.add_column()
     for number, row in enumerate(laid_out):
-        grid.add_row(*row, *drawn[number : number + 1])
+        parts: list[Words] = [""] * len(grid.columns)
+        parts[::2] = [*row, *drawn[number : number + 1]]
+        grid.add_row(*parts)
     return _render(grid, wide)
 
 
