@@ -1,6 +1,7 @@
 """FastAPI: the dependency, through routers and sockets, and what its OpenAPI document tells."""
 
 import asyncio
+import inspect
 import json
 import threading
 from typing import Annotated, Any
@@ -89,7 +90,7 @@ def test_the_dependency_gives_the_principal_on_the_event_loop(world: World) -> N
 
     assert answers[0].json() == {"key": issued.key.id, "organization": world.acme.id}
     assert answers[1].json() == {"key": issued.key.id, "elsewhere": True}
-    assert asyncio.iscoroutinefunction(KeyguardPrincipal.__call__)
+    assert inspect.iscoroutinefunction(KeyguardPrincipal.__call__)
 
 
 def test_a_dependency_s_refusal_has_the_contract_s_bytes(world: World) -> None:
