@@ -36,6 +36,8 @@ from tests.folders import SCRATCH
 from tests.links import Link
 
 _START = 60
+_FORKS = "ignore:This process:DeprecationWarning"
+"""The warning of Python 3.12 and newer where a process forks that has threads."""
 _numbers = itertools.count(1)
 # Below those that a system gives to connections, which would take one before its server does.
 _PORTS = range(10_000, 32_768)
@@ -848,8 +850,8 @@ def running(kind: Callable[[], AnyServer]) -> Generator[AnyServer]:
 
 
 def python(code: str, *arguments: str) -> subprocess.Popen[str]:
-    """Start a Python of its own on a piece of code."""
+    """Start a Python of its own on a piece of code, which may fork beside threads."""
     return subprocess.Popen(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-W", _FORKS, "-c", code, *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip

@@ -25,16 +25,20 @@ def django_asgi(reads: list[str], world: World) -> Any:
 
 
 def over_asgi(handler: Any) -> Any:
-    """Return Django's handler as a server calls it, for a client that sends no body and stays."""
+    """Return a handler as a server calls it, for a client that sends no body."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        body = _Body()
+
         async def lower(message: Any) -> None:
             if "headers" in message:  # Django leaves the case of names to the server
                 headers = [(name.lower(), value) for name, value in message["headers"]]
                 message = {**message, "headers": headers}
             await send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                body.answered.set()
 
-        await handler(scope, _Body(), lower)
+        await handler(scope, body, lower)
 
     return app
 
@@ -48,12 +52,19 @@ def _read_into(reads: list[str], handler: Callable[..., Any]) -> Any:
 
 
 class _Body:
-    """Nothing, and then a client that stays: Django reads the body before any middleware."""
+    """Nothing, and the client's end once it has the answer, for which Quart waits.
+
+    Django reads the body before any middleware.
+    """
 
     _read = False
 
+    def __init__(self) -> None:
+        self.answered = asyncio.Event()
+
     async def __call__(self) -> Any:
         if self._read:
-            await asyncio.Event().wait()
+            await self.answered.wait()
+            return {"type": "http.disconnect"}
         self._read = True
         return {"type": "http.request", "body": b"", "more_body": False}

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import django
 import pytest
 from werkzeug.test import Client
 from werkzeug.wrappers import Response
@@ -215,6 +216,10 @@ def test_the_server_s_root_path_is_not_judged_as_the_client_s(name: str, root_pa
     here = world()
     app, token = stack(here, name), here.token()
     plain = name == "asgi"  # the service itself routes the whole path
+    if name == "django over asgi" and root_path.endswith("/") and django.VERSION >= (6, 1):
+        # It takes the slash for the path's, and has no route of its own for what begins with two.
+        assert app.call(bearer(token, root_path=root_path)).status == 400
+        return
     for _ in range(2):  # cold and warm
         answer = app.call(bearer(token, root_path=root_path))
         assert answer.status == 200 or (plain and answer.body == b"nothing")

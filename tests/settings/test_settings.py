@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import FrozenInstanceError, dataclass, fields, replace
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -395,9 +396,8 @@ def counted(kind: type, built: Counter[str], monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_documentation_names_each_setting_and_its_range() -> None:
-    documented = dict(
-        re.findall(r"^        (\w+): (.*(?:\n {12}.*)*)", Settings.__doc__ or "", re.M)
-    )
+    told = cleandoc(Settings.__doc__ or "")  # Python 3.13 does so itself
+    documented = dict(re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", told, re.M))
 
     assert list(documented)[: len(fields(Settings))] == [field.name for field in fields(Settings)]
     for field in fields(Settings):
