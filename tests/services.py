@@ -10,6 +10,7 @@ import itertools
 import os
 import pwd
 import random
+import re
 import shutil
 import signal
 import socket
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property, partial
 from importlib.util import find_spec
@@ -645,8 +646,17 @@ class RedisCluster(_RedisServers):
             )
         self._joined = True
 
+    def settle(self) -> None:
+        """Wait until each node knows the newest epoch, and no two have the same.
+
+        A node takes a slot under an epoch that is newer than all it knows. If another node had a
+        newer one, an older claim to the slot would win, and its keys would be deleted.
+        """
+        until(lambda: _have_epochs_of_their_own(self.servers))
+
     def assign(self, slot: str, owner: RedisServer) -> None:
         """Give a slot to a node, whatever the nodes tell one another of its owner before."""
+        self.settle()
         owner.call("CLUSTER", "BUMPEPOCH")
         node_id = owner.call("CLUSTER", "MYID").decode()
         for server in self.servers:
@@ -659,6 +669,15 @@ class RedisCluster(_RedisServers):
     def create_database(self) -> tuple[str, str]:
         self.flush()  # a cluster has but one
         return self.url, self.url
+
+
+def _have_epochs_of_their_own(servers: Sequence[RedisServer]) -> bool:
+    told = [server.call("CLUSTER", "INFO") for server in servers]
+    newest, own = (
+        [re.findall(rb"cluster_%b_epoch:([0-9]+)" % name, info)[0] for info in told]
+        for name in (b"current", b"my")
+    )
+    return len({*newest}) == 1 and len({*own}) == len(own)
 
 
 def _serves_every_slot(server: RedisServer) -> bool:

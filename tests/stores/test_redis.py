@@ -691,6 +691,7 @@ def test_a_call_waits_for_keys_that_are_just_moving(
     replicas: int, redis_cluster: RedisCluster, flavour: str, runner: asyncio.Runner
 ) -> None:
     redis_cluster.flush()
+    redis_cluster.settle()
     filled(redis_cluster.url, flavour, runner).close()
     store = opened(flavour, redis_cluster.url, runner, durable_replicas=replicas)
     servers = redis_cluster.servers

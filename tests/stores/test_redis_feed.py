@@ -386,6 +386,7 @@ def test_a_reader_follows_a_slot_that_moves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     redis_cluster.flush()
+    redis_cluster.settle()
     store = filled(redis_cluster.url, flavour, runner)
     feed = store.feed()
     position = feed.read(None, 0).position
