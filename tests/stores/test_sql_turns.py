@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
@@ -37,6 +37,36 @@ def test_a_thread_that_waits_gets_the_turn_that_is_given_back() -> None:
             pass
         turns.release()
         assert got.result()
+    assert not turns
+
+
+@WATCHDOG
+def test_a_waiter_that_is_interrupted_leaves_its_turn_to_the_next() -> None:
+    class Interrupted(BaseException):
+        pass
+
+    class Interrupting(FreeTurns):
+        def _take(self) -> bool:
+            if self and self._waiting == 2:  # as a timeout of gevent ends the first waiter
+                raise Interrupted
+            return super()._take()
+
+    def wait_as(number: int) -> Future[bool]:
+        got = threads.submit(turns.acquire, 30.0)
+        is_waiting = False
+        while not is_waiting:
+            with turns._returned:  # which a waiter gives up once it waits
+                is_waiting = turns._waiting == number
+        return got
+
+    turns = Interrupting(1)
+    turns.pop()
+    with ThreadPoolExecutor(2) as threads:
+        first, second = wait_as(1), wait_as(2)
+        turns.release()
+        with pytest.raises(Interrupted):
+            first.result()
+        assert second.result(timeout=15.0)
     assert not turns
 
 

@@ -49,6 +49,9 @@ class FreeTurns(deque[None]):
             self._waiting += 1  # before it looks: then release sees it, or it sees the turn
             try:
                 return self._returned.wait_for(self._take, timeout)
+            except BaseException:  # it may have been notified of a turn that it leaves to others
+                self._returned.notify()
+                raise
             finally:
                 self._waiting -= 1
 
